@@ -44,9 +44,9 @@ class Fire(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         x = self.squeeze_relu(self.squeeze(x))
-        return torch.cat(
-            [self.expand1x1_relu(self.expand1x1(x)), self.expand3x3_relu(self.expand3x3(x))], dim=1
-        )
+        ones = self.expand1x1_relu(self.expand1x1(x))
+        threes = self.expand3x3_relu(self.expand3x3(x))
+        return torch.cat([ones, threes], dim=1)
 
 
 def squeezenet(version: str, *, classes: int = 1000, pooling: str = "max", top: bool = True) -> nn.Sequential:
