@@ -1,0 +1,139 @@
+"""The floors: a file imports only from floors below it, from its own part, or from a neighbour that may be asked."""
+
+from __future__ import annotations
+
+import ast
+from collections.abc import Iterator
+from graphlib import TopologicalSorter
+from pathlib import Path
+
+import pytest
+
+SOURCE = Path(__file__).parents[1] / "src/innervision"
+
+# A part is a module or package directly in innervision; the top-level package itself is "__init__".
+FLOORS = (
+    {"errors", "files", "images", "_decode", "_encode", "colour", "sheets", "store", "samples"},  # 0 ground
+    {"nets", "network", "chain", "weights"},  # 1 nets
+    {"core"},  # 2 core
+    {"learn", "see", "paint"},  # 3 work
+    {"record", "jobs"},  # 4 record
+    {"__init__", "__main__", "cli", "studio", "notebook"},  # 5 faces
+)
+FLOOR = {part: number for number, parts in enumerate(FLOORS) for part in parts}
+STRANGERS = (
+    3  # the floor whose parts never import one another; elsewhere neighbours may, without going in circles
+)
+
+
+def part_of(file: Path) -> str:
+    return file.relative_to(SOURCE).parts[0].removesuffix(".py")
+
+
+def imports(source: str, package: str) -> Iterator[tuple[str, bool]]:
+    """Yield the part each import in a file of `package` asks for, and whether only the type checker sees it."""
+    tree = ast.parse(source)
+    unrun = {
+        id(inner)
+        for node in ast.walk(tree)
+        if isinstance(node, ast.If) and "TYPE_CHECKING" in ast.unparse(node.test)
+        for child in node.body
+        for inner in ast.walk(child)
+    }
+    for node in ast.walk(tree):
+        targets: list[str] = []
+        if isinstance(node, ast.Import):
+            targets = [alias.name for alias in node.names]
+        elif isinstance(node, ast.ImportFrom):
+            above = package.split(".")[: len(package.split(".")) - node.level + 1] if node.level else []
+            origin = ".".join([*above, *([node.module] if node.module else [])])
+            targets = [f"{origin}.{alias.name}" for alias in node.names]
+        for target in targets:
+            top, *rest = target.split(".")
+            if top == "innervision":
+                # `from innervision import x`: x is a part, or else a name of the top-level package
+                known = rest and (rest[0] in FLOOR or (SOURCE / rest[0]).with_suffix(".py").exists())
+                yield (rest[0] if known else "__init__"), id(node) in unrun
+
+
+def broken(part: str, asked: str) -> str | None:
+    """Say which rule an import breaks, if any."""
+    if asked not in FLOOR:
+        return f"{asked} is on no floor"
+    if FLOOR[asked] > FLOOR[part]:
+        return f"{part} (floor {FLOOR[part]}) imports {asked} from floor {FLOOR[asked]}, above it"
+    if FLOOR[asked] == FLOOR[part] == STRANGERS and asked != part:
+        return f"{part} imports {asked}: learn, see and paint never import one another"
+    return None
+
+
+def asked_for() -> Iterator[tuple[Path, str, str, bool]]:
+    for file in sorted(SOURCE.rglob("*.py")):
+        package = ".".join(("innervision", *file.relative_to(SOURCE).parts[:-1]))
+        for asked, unrun in imports(file.read_text(encoding="utf-8"), package):
+            yield file, part_of(file), asked, unrun
+
+
+def test_every_module_is_on_the_map() -> None:
+    parts = {part_of(file) for file in SOURCE.rglob("*.py")}
+    assert len(parts) > 3, f"found almost no source below {SOURCE}"
+    assert parts <= FLOOR.keys(), f"put {sorted(parts - FLOOR.keys())} on a floor in FLOORS"
+    assert len(FLOOR) == sum(map(len, FLOORS)), "a part is on two floors"
+
+
+def test_files_import_only_from_below() -> None:
+    faults = [
+        f"{file.relative_to(SOURCE)}: {fault}"
+        for file, part, asked, _ in asked_for()
+        if part in FLOOR and (fault := broken(part, asked))
+    ]
+    assert not faults, "\n".join(faults)
+
+
+def test_neighbours_do_not_import_in_circles() -> None:
+    graph: dict[str, set[str]] = {}
+    for _, part, asked, unrun in asked_for():
+        if asked != part and not unrun:
+            graph.setdefault(part, set()).add(asked)
+    assert list(TopologicalSorter(graph).static_order())  # raises CycleError, which names the circle
+
+
+@pytest.mark.parametrize(
+    ("source", "package", "want"),
+    [
+        ("import os, innervision.core.canvas as c", "innervision", ["core"]),
+        ("from innervision.nets.vgg import vgg", "innervision.core", ["nets"]),
+        ("from innervision import nets, __version__", "innervision", ["nets", "__init__"]),
+        ("from . import vgg\nfrom .lenet import Pad", "innervision.nets", ["nets", "nets"]),
+        ("from ..errors import Invalid\nfrom .. import core", "innervision.nets", ["errors", "core"]),
+        ("def late():\n    from innervision.see import dream", "innervision.paint", ["see"]),
+        ("import innervisionary", "innervision", []),
+    ],
+)
+def test_imports_are_read_in_every_form(source: str, package: str, want: list[str]) -> None:
+    assert [part for part, _ in imports(source, package)] == want
+
+
+def test_the_type_checkers_imports_are_told_apart() -> None:
+    source = (
+        "if TYPE_CHECKING:\n    from innervision.core import Frame\nfrom innervision.errors import Invalid"
+    )
+    assert sorted(imports(source, "innervision")) == [("core", True), ("errors", False)]
+
+
+@pytest.mark.parametrize(
+    ("part", "asked", "fault"),
+    [
+        ("core", "nets", None),
+        ("network", "nets", None),
+        ("cli", "jobs", None),
+        ("paint", "paint", None),
+        ("nets", "core", "above"),
+        ("see", "paint", "never"),
+        ("errors", "__init__", "above"),
+        ("core", "utils", "on no floor"),
+    ],
+)
+def test_what_the_rules_forbid(part: str, asked: str, fault: str | None) -> None:
+    said = broken(part, asked)
+    assert said is None if fault is None else fault in (said or "")
