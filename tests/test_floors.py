@@ -1,4 +1,4 @@
-"""The floors: a file imports only from floors below it, from its own part, or from a neighbour that may be asked."""
+"""The floors: a file imports from floors below it and from neighbours, but works never from works."""
 
 from __future__ import annotations
 
@@ -21,9 +21,7 @@ FLOORS = (
     {"__init__", "__main__", "cli", "studio", "notebook"},  # 5 faces
 )
 FLOOR = {part: number for number, parts in enumerate(FLOORS) for part in parts}
-STRANGERS = (
-    3  # the floor whose parts never import one another; elsewhere neighbours may, without going in circles
-)
+STRANGERS = 3  # the floor whose parts never import one another; other neighbours may, but not in circles
 
 
 def part_of(file: Path) -> str:
@@ -31,7 +29,7 @@ def part_of(file: Path) -> str:
 
 
 def imports(source: str, package: str) -> Iterator[tuple[str, bool]]:
-    """Yield the part each import in a file of `package` asks for, and whether only the type checker sees it."""
+    """Yield the part each import in a `package` file asks for, and whether the type checker alone sees it."""
     tree = ast.parse(source)
     unrun = {
         id(inner)
@@ -52,7 +50,7 @@ def imports(source: str, package: str) -> Iterator[tuple[str, bool]]:
             top, *rest = target.split(".")
             if top == "innervision":
                 # `from innervision import x`: x is a part, or else a name of the top-level package
-                known = rest and (rest[0] in FLOOR or (SOURCE / rest[0]).with_suffix(".py").exists())
+                known = len(rest) > 1 or (rest and rest[0] in FLOOR)
                 yield (rest[0] if known else "__init__"), id(node) in unrun
 
 
@@ -107,6 +105,7 @@ def test_neighbours_do_not_import_in_circles() -> None:
         ("from . import vgg\nfrom .lenet import Pad", "innervision.nets", ["nets", "nets"]),
         ("from ..errors import Invalid\nfrom .. import core", "innervision.nets", ["errors", "core"]),
         ("def late():\n    from innervision.see import dream", "innervision.paint", ["see"]),
+        ("from innervision.utils import clamp", "innervision.core", ["utils"]),
         ("import innervisionary", "innervision", []),
     ],
 )
