@@ -17,8 +17,9 @@ from contextlib import suppress
 from dataclasses import dataclass
 from email.message import Message
 from http import HTTPStatus
+from io import FileIO
 from pathlib import Path
-from typing import IO, BinaryIO, Literal
+from typing import IO, Literal
 from urllib.parse import urlsplit
 
 import platformdirs
@@ -232,14 +233,14 @@ def _attempt(source: _Source) -> Iterator[Progress]:
                 f"{source.by_hand()}"
             )
         with disk(source.part):
-            file = source.part.open("ab" if start else "wb")
+            file = source.part.open("ab" if start else "wb", buffering=0)  # closing has nothing left to write
             source.tag.write_text(_validator(headers), encoding="utf-8")
         with file:
             yield from _append(answer, file, start, total, source)
 
 
 def _append(
-    answer: http.client.HTTPResponse, file: BinaryIO, done: int, total: int | None, source: _Source
+    answer: http.client.HTTPResponse, file: FileIO, done: int, total: int | None, source: _Source
 ) -> Iterator[Progress]:
     yield Progress(done, total)
     while total is None or done < total:
@@ -247,8 +248,9 @@ def _append(
         if not block:
             break
         with disk(source.part):
-            file.write(block)
-            file.flush()
+            rest = memoryview(block)
+            while rest:
+                rest = rest[file.write(rest) :]
         done += len(block)
         yield Progress(done, total)
     if total is not None and done < total:
