@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Protocol
 
 import torch
@@ -68,13 +69,26 @@ class Pixels:
 class Detail:
     """A photograph plus learned detail, its spectrum shaped so that large forms move as readily as fine ones.
 
-    image = photo + F⁻¹(F(parameter) · s), s = gain · ((r + ε)/(½ + ε))^slope, r the radial frequency in
-    cycles a pixel, ε = 1/32. slope −½ needs about 1.3 times fewer L-BFGS evaluations than pixels;
-    slope 0 is pixels. The parameter has the image's shape and starts at 0.
+    image = photo + carried + F⁻¹(F(parameter) · s), s = gain · ((r + ε)/(½ + ε))^slope, r the radial
+    frequency in cycles a pixel, ε = 1/32. slope −½ needs about 1.3 times fewer L-BFGS evaluations than
+    pixels; slope 0 is pixels. The parameter has the image's shape and starts at 0.
+
+    photos: gives the photograph at a size. A canvas resized by it takes only the detail along
+    (`carried`), so that the photograph's own fine grain stays sharp.
     """
 
-    def __init__(self, photo: Tensor, *, slope: float = -0.5, gain: float = 3 / 255) -> None:
+    def __init__(
+        self,
+        photo: Tensor,
+        *,
+        photos: Callable[[Size], Tensor] | None = None,
+        carried: Tensor | None = None,
+        slope: float = -0.5,
+        gain: float = 3 / 255,
+    ) -> None:
         self.photo = photo.detach()
+        self.photos = photos
+        self.carried = torch.zeros_like(self.photo) if carried is None else carried
         self.slope = slope
         self.gain = gain
         self.parameter = torch.zeros_like(self.photo, memory_format=torch.contiguous_format).requires_grad_()
@@ -87,21 +101,19 @@ class Detail:
         r = (fx.square() + fy.square()).sqrt()
         return self.gain * ((r + 1 / 32) / (1 / 2 + 1 / 32)).pow(self.slope)
 
-    def detail(self) -> Tensor:
-        """Return what has been added to the photograph."""
-        size = self.photo.shape[-2:]
-        return torch.fft.irfft2(torch.fft.rfft2(self.parameter) * self.shape, s=size)
+    def _detail(self) -> Tensor:
+        return torch.fft.irfft2(torch.fft.rfft2(self.parameter) * self.shape, s=self.photo.shape[-2:])
 
     def render(self) -> Tensor:
-        return self.photo + self.detail()
+        return self.photo + self.carried + self._detail()
 
     def resized(self, size: Size) -> Detail:
-        return Detail(_resize(self.render().detach(), size), slope=self.slope, gain=self.gain)
-
-    def over(self, photo: Tensor) -> Detail:
-        """Return the same detail, resized, on the photograph at another size: its own fine grain stays sharp."""
-        detail = _resize(self.detail().detach(), (photo.shape[-2], photo.shape[-1]))
-        return Detail(photo + detail, slope=self.slope, gain=self.gain)
+        detail = self.carried + self._detail().detach()
+        if self.photos is not None:
+            photo, carried = self.photos(size), _resize(detail, size)
+        else:
+            photo, carried = _resize(self.photo + detail, size), None
+        return Detail(photo, photos=self.photos, carried=carried, slope=self.slope, gain=self.gain)
 
     @torch.no_grad()
     def repainted(self, image: Tensor) -> None:
@@ -109,10 +121,14 @@ class Detail:
         self.parameter.add_(torch.fft.irfft2(change / self.shape, s=self.photo.shape[-2:]))
 
     def state(self) -> dict[str, Tensor]:
-        return {"parameter": self.parameter.detach().clone(), "photo": self.photo.clone()}
+        return {
+            "parameter": self.parameter.detach().clone(),
+            "photo": self.photo.clone(),
+            "carried": self.carried.clone(),
+        }
 
     def restore(self, state: dict[str, Tensor]) -> None:
-        self.photo = state["photo"].clone()
+        self.photo, self.carried = state["photo"].clone(), state["carried"].clone()
         self.parameter = state["parameter"].clone().requires_grad_()
         self.shape = self._shape()
 

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import torch
@@ -12,6 +13,7 @@ from torch import Tensor
 
 from innervision.core.canvas import Canvas, Size
 from innervision.core.edits import Edit
+from innervision.core.lbfgs import LimitedMemory
 from innervision.core.objective import Objective
 from innervision.core.views import View, still
 from innervision.errors import Diverged, Invalid
@@ -76,14 +78,9 @@ class Frame:
     values: dict[str, float]
     last: bool
     """Whether this is the stage's last step."""
-    _descent: _Descent
-
-    def checkpoint(self) -> dict[str, Any]:
-        """Return all that `descend(..., resume=)` needs to go on after this step, bit for bit on a CPU.
-
-        Valid until the next frame is asked for.
-        """
-        return self._descent.checkpoint(self)
+    checkpoint: Callable[[], dict[str, Any]]
+    """Returns all that `descend(..., resume=)` needs to go on after this step, bit for bit on a CPU.
+    Valid until the next frame is asked for."""
 
 
 class _Descent:
@@ -93,11 +90,15 @@ class _Descent:
         self.network = network
         self.canvas = canvas
         self.generator = generator
-        self.optimiser: torch.optim.Optimizer | None = None
+        self.optimiser: LimitedMemory | torch.optim.Optimizer | None = None
 
     def begin(self, stage: Stage, canvas: Canvas) -> None:
+        before, pixels = self.optimiser, self.canvas.parameter.numel()
         self.canvas = canvas
         self.optimiser = stage.optimiser(canvas.parameter)
+        if isinstance(self.optimiser, LimitedMemory) and isinstance(before, LimitedMemory) and before.scale:
+            # a mean over more pixels has smaller gradients, and bears longer steps, by as much
+            self.optimiser.scale = before.scale * canvas.parameter.numel() / pixels
 
     def step(self, stage: Stage, step: int, where: str) -> tuple[Tensor, float, dict[str, float]]:
         """Evaluate once, move once; return the image judged, its total and its terms."""
@@ -106,7 +107,7 @@ class _Descent:
         seen: list[tuple[Tensor, float, dict[str, float]]] = []
 
         def closure() -> Tensor:
-            optimiser.zero_grad(set_to_none=True)
+            optimiser.zero_grad()
             image = self.canvas.render()
             looked = stage.view(image, self.generator)
             activations = self.network.features(looked, stage.objective.layers)
@@ -128,11 +129,11 @@ class _Descent:
                 self.canvas.repainted(image)
         return seen[0]
 
-    def checkpoint(self, frame: Frame) -> dict[str, Any]:
+    def checkpoint(self, stage: int, step: int) -> dict[str, Any]:
         assert self.optimiser is not None
         return {
-            "stage": frame.stage,
-            "step": frame.step,
+            "stage": stage,
+            "step": step,
             "canvas": self.canvas.state(),
             "optimiser": self.optimiser.state_dict(),
             "generator": None if self.generator is None else self.generator.get_state(),
@@ -177,7 +178,8 @@ def descend(
         for step in range(done + 1, stage.steps + 1):
             count += 1
             image, total, values = descent.step(stage, step, f"step {step} of stage {number + 1}")
-            yield Frame(number, step, count, steps, image, total, values, step == stage.steps, descent)
+            here = partial(descent.checkpoint, number, step)
+            yield Frame(number, step, count, steps, image, total, values, step == stage.steps, here)
 
 
 def _resized(canvas: Canvas, size: Size) -> Canvas:
