@@ -1,0 +1,1 @@
+"""What a network holds, shown: what its layers answer to a picture."""

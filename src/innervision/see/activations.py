@@ -1,0 +1,139 @@
+"""What layers answer to a picture: the strongest channels of each, on one sheet."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from PIL import Image, ImageDraw, ImageFont
+from torch import Tensor, nn
+
+from innervision.errors import Invalid
+from innervision.network import Network
+
+_PAPER, _INK, _FAINT = (17, 17, 20), (236, 234, 228), (142, 140, 150)
+_GAP, _MARGIN = 6, 24
+_EMBERS = ((0, 0, 4), (59, 15, 112), (140, 41, 129), (222, 73, 104), (254, 159, 109), (252, 253, 191))
+
+
+@dataclass(frozen=True, eq=False)
+class Answer:
+    """What one layer answered: its strongest channels, the strongest first."""
+
+    layer: str
+    channels: tuple[int, ...]  # numbers within the layer, from 0
+    maps: NDArray[np.float32]  # (channels h w)
+    of: int  # channels the layer has
+
+
+def answers(
+    network: Network, image: Tensor, layers: Iterable[str] | None = None, *, channels: int = 16
+) -> list[Answer]:
+    """Return each layer's channels of the highest mean activation, in the order of the layers.
+
+    image: (1, 3, h, w), sRGB 0..1. layers: by default every ReLU before the first fully connected
+    layer. Equal channels come by number. Raises Invalid for an unknown layer, for one whose answer
+    has no height and width, and for a network without ReLU modules when no layers are named.
+    """
+    if channels < 1:
+        raise Invalid(f"channels is {channels}; it must be at least 1")
+    if image.ndim != 4 or image.shape[0] != 1:
+        raise Invalid(f"one picture is shown at a time: (1, 3, h, w), not {tuple(image.shape)}")
+    names = rectified(network) if layers is None else network.check(layers)
+    if not names:
+        raise Invalid(f"{network.name} has no ReLU modules to show by default: name some of its layers")
+    with torch.no_grad():
+        found = network.features(image, names)
+    return [_strongest(name, found[name], channels) for name in dict.fromkeys(names)]
+
+
+def rectified(network: Network) -> tuple[str, ...]:
+    """Return the names of the ReLU layers before the first fully connected one."""
+    names: list[str] = []
+    for name, module in network.module.named_modules():
+        if isinstance(module, nn.Linear):
+            break
+        if isinstance(module, nn.ReLU):
+            names.append(name)
+    return tuple(names)
+
+
+def _strongest(layer: str, activation: Tensor, channels: int) -> Answer:
+    if activation.ndim != 4:
+        raise Invalid(f"layer {layer!r} answers {tuple(activation.shape)}: a sheet shows (1, c, h, w) only")
+    maps = activation[0].float().cpu()
+    order = maps.mean((1, 2)).argsort(descending=True, stable=True)[:channels]
+    return Answer(layer, tuple(order.tolist()), maps[order].numpy(), maps.shape[0])
+
+
+def sheet(
+    network: Network,
+    image: Tensor,
+    layers: Iterable[str] | None = None,
+    *,
+    channels: int = 16,
+    tile: int = 84,
+) -> Image.Image:
+    """Draw what the layers answer: a row a layer, its strongest channels from left to right.
+
+    tile: width of a channel in pixels; it is as high as the picture's aspect asks. A row has one
+    scale, black at 0 (or the least value, if negative) and palest at its greatest value, so that
+    channels of a layer can be compared; layers cannot. The rest is as in `answers`.
+    """
+    rows = answers(network, image, layers, channels=channels)
+    size = (tile, max(1, round(tile * image.shape[-2] / image.shape[-1])))
+    name_font, small = ImageFont.load_default(16), ImageFont.load_default(11)
+    labels = [(row.layer, f"{row.of} channels", _extent(row.maps)) for row in rows]
+    label = max(
+        *(int(name_font.getlength(name)) for name, *_ in labels),
+        *(int(small.getlength(text)) for _, *texts in labels for text in texts),
+    )
+    left = _MARGIN + label + 2 * _GAP
+    across, down = size[0] + _GAP, size[1] + _GAP + 18  # 18: the channel's number
+    down = max(down, 58)  # the label's three lines
+    most = max(len(row.channels) for row in rows)
+    page = Image.new(
+        "RGB", (left + most * across - _GAP + _MARGIN, 2 * _MARGIN + len(rows) * down - _GAP), _PAPER
+    )
+    draw = ImageDraw.Draw(page)
+    for number, (row, (name, *texts)) in enumerate(zip(rows, labels, strict=True)):
+        top = _MARGIN + number * down
+        draw.text((_MARGIN, top), name, _INK, name_font)
+        for line, text in enumerate(texts):
+            draw.text((_MARGIN, top + 22 + 15 * line), text, _FAINT, small)
+        for place, (channel, picture) in enumerate(zip(row.channels, _tiles(row.maps, size), strict=True)):
+            x = left + place * across
+            page.paste(picture, (x, top))
+            draw.text((x, top + size[1] + 2), str(channel), _FAINT, small)
+    return page
+
+
+def _extent(maps: NDArray[np.float32]) -> str:
+    return f"{maps.shape[2]} x {maps.shape[1]} px"
+
+
+def _tiles(maps: NDArray[np.float32], size: tuple[int, int]) -> list[Image.Image]:
+    """Colour a layer's maps on one scale, at (width, height): averaged down, or enlarged in squares."""
+    least, greatest = min(0.0, float(maps.min())), float(maps.max())
+    scaled = (maps - least) / max(greatest - least, 1e-12)
+    return [_glow(Image.fromarray(one, "F").resize(size, _filter(one, size))) for one in scaled]
+
+
+def _filter(one: NDArray[np.float32], size: tuple[int, int]) -> Image.Resampling:
+    return Image.Resampling.BOX if one.shape[1] > size[0] else Image.Resampling.NEAREST
+
+
+def _glow(values: Image.Image) -> Image.Image:
+    """Colour 0..1 from black over violet to pale yellow; the square root lifts what is faint."""
+    level = np.sqrt(np.clip(np.asarray(values), 0, 1))
+    return Image.fromarray(_ramp(_EMBERS)[(level * 255).round().astype(np.uint8)])
+
+
+def _ramp(stops: Sequence[tuple[int, int, int]]) -> NDArray[np.uint8]:
+    """Return 256 colours that pass evenly through the stops, (256 3)."""
+    at = np.linspace(0, len(stops) - 1, 256)
+    planes = [np.interp(at, range(len(stops)), [stop[c] for stop in stops]) for c in range(3)]
+    return np.stack(planes, -1).round().astype(np.uint8)

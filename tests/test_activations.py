@@ -1,0 +1,62 @@
+"""The layers' sheet, on a network whose answers are known by hand."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+from torch import nn
+
+from innervision.errors import Invalid
+from innervision.network import Network, wrap
+from innervision.see.activations import answers, sheet
+
+
+def known() -> Network:
+    """Channels: red, twice red, and the left neighbour's red less one's own (a step from light to dark)."""
+    conv = nn.Conv2d(3, 3, 3, padding=1, bias=False)
+    with torch.no_grad():
+        conv.weight.zero_()
+        conv.weight[0, 0, 1, 1] = 1
+        conv.weight[1, 0, 1, 1] = 2
+        conv.weight[2, 0, 1, 0], conv.weight[2, 0, 1, 1] = 1, -1
+    return wrap(nn.Sequential(conv, nn.ReLU()))
+
+
+def light_left() -> torch.Tensor:
+    image = torch.zeros(1, 3, 4, 8)
+    image[..., :4] = 1
+    return image
+
+
+def test_the_strongest_channels_come_first_with_their_maps() -> None:
+    (answer,) = answers(known(), light_left())
+    assert (answer.layer, answer.channels, answer.of) == ("1", (1, 0, 2), 3)  # means 1, 1/2, 1/8
+    edge = np.zeros((4, 8), np.float32)
+    edge[:, 4] = 1
+    np.testing.assert_array_equal(answer.maps[2], edge)
+    assert answers(known(), light_left(), channels=2)[0].channels == (1, 0)
+
+
+def test_a_row_has_one_scale() -> None:
+    page = np.asarray(sheet(known(), light_left(), tile=80)).astype(int)
+    pale = (page == (252, 253, 191)).all(-1)
+    # only channel 1 reaches the row's greatest value: the left half of its tile of 80 x 40
+    assert pale.sum() == 40 * 40
+
+
+def test_nothing_is_left_on_the_module() -> None:
+    network = known()
+    sheet(network, light_left())
+    assert not any(m._forward_hooks or m._forward_pre_hooks for m in network.module.modules())
+    assert network.module.training
+
+
+def test_what_cannot_be_shown_is_refused() -> None:
+    flat = wrap(nn.Sequential(nn.Flatten(), nn.Linear(96, 2), nn.ReLU()))
+    with pytest.raises(Invalid, match="no layer 'conv9'"):
+        answers(known(), light_left(), ["conv9"])
+    with pytest.raises(Invalid, match="no ReLU"):
+        answers(flat, light_left())
+    with pytest.raises(Invalid, match="a sheet shows"):
+        answers(flat, light_left(), ["1"])
