@@ -18,7 +18,7 @@ import os
 import secrets
 import sys
 import time
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Generator, Iterable, Iterator, Mapping
 from dataclasses import asdict, dataclass, field, fields, replace
 from datetime import datetime
 from pathlib import Path
@@ -45,6 +45,9 @@ else:
 
 RUNS = Path("runs")
 """Where runs lie unless a folder is named, below the working folder."""
+
+STDIN = "stdin"
+"""The file in a run's folder that keeps the picture which came by standard input."""
 
 
 @dataclass(frozen=True)
@@ -144,7 +147,7 @@ class Run:
         finally:
             self._lock.close()
 
-    def watch(self, work: Work, *, checkpoints: bool = False) -> Iterator[Frame]:
+    def watch(self, work: Work, *, checkpoints: bool = False) -> Generator[Frame]:
         """Yield the work's frames, recording each; with `checkpoints` a crash can be gone on from too."""
         clock = time.perf_counter()
         before = self.seconds
@@ -171,6 +174,11 @@ class Run:
         finally:
             with disk(events_path):
                 events.close()
+
+    def keep(self, name: str, data: bytes) -> None:
+        """Keep a file in the run's folder, such as a picture that came by standard input."""
+        with atomic(self.folder / name) as draft:
+            draft.write_bytes(data)
 
     def stop(self, work: Work, result: Result) -> None:
         """Close a run that is to be gone on with."""
@@ -230,12 +238,10 @@ def resume_run(folder: Path | str, card: RunCard) -> tuple[Run, dict[str, Any]]:
         if before.status == "done":
             raise RunUnusable(f"the run in '{folder}' is done: there is nothing left to go on with")
         if not path.is_file():
-            raise RunUnusable(
-                f"'{folder}' holds no checkpoint.pt: the run cannot be gone on with; start it anew"
-            )
+            raise RunUnusable(f"'{folder}' holds no checkpoint.pt: start the run anew")
         if faults := before.differences(card):
             raise RunUnusable(
-                f"the run in '{folder}' cannot be gone on with: {'; '.join(faults)}; restore it, or start anew"
+                f"the run in '{folder}' cannot be gone on with: {'; '.join(faults)}; start it anew"
             )
         try:
             saved = torch.load(path, weights_only=True)

@@ -1,0 +1,89 @@
+"""The command line: `innervision COMMAND`. Nothing heavy is imported before a command asks for it."""
+
+from __future__ import annotations
+
+import importlib
+import os
+from collections.abc import Mapping
+from gettext import gettext
+from types import MappingProxyType
+from typing import Any, NoReturn
+
+import click
+
+from innervision import __version__
+from innervision.errors import InnervisionError, OutOfMemory
+
+__all__ = ["COMMANDS", "cli", "main"]
+
+COMMANDS: Mapping[str, tuple[str, str]] = MappingProxyType(
+    {  # name -> where it lives, and its line in the list: so that the list loads none of them
+        "stylize": ("innervision.cli.stylize:stylize", "Paint a picture in the style of others."),
+        "demo": ("innervision.cli.demo:demo", "Paint a sample photograph, and explain how in a page."),
+        "nets": ("innervision.cli.tables:nets", "List the networks and where their weights are."),
+        "weights": ("innervision.cli.tables:weights", "List, fetch or look into weights files."),
+        "runs": ("innervision.cli.tables:runs", "List the runs in a folder."),
+    }
+)
+
+
+class Failure(click.ClickException):
+    """An InnervisionError as the commands tell it: one line, exit code 2."""
+
+    exit_code = 2
+
+    def show(self, file: Any = None) -> None:
+        click.echo(f"innervision: {self.message}", err=True)
+
+
+class LazyGroup(click.Group):
+    """A group whose commands are imported when they are called."""
+
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        return list(COMMANDS)
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
+        if cmd_name not in COMMANDS:
+            return None
+        module, _, name = COMMANDS[cmd_name][0].partition(":")
+        return getattr(importlib.import_module(module), name)
+
+    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        with formatter.section(gettext("Commands")):
+            formatter.write_dl([(name, text) for name, (_, text) in COMMANDS.items()])
+
+    def invoke(self, ctx: click.Context) -> Any:
+        """Run a command; what innervision raises on purpose becomes a line, unless --debug."""
+        try:
+            return super().invoke(ctx)
+        except InnervisionError as error:
+            if ctx.params.get("debug"):
+                raise
+            raise Failure(" ".join(str(error).split())) from error
+        except (MemoryError, RuntimeError) as error:
+            if ctx.params.get("debug") or not _is_memory(error):
+                raise
+            raise Failure(str(OutOfMemory("out of memory: choose a smaller --size, or free some"))) from error
+        except KeyboardInterrupt:
+            click.echo("innervision: interrupted", err=True)
+            ctx.exit(130)
+
+
+def _is_memory(error: BaseException) -> bool:
+    text = str(error).lower()
+    return isinstance(error, MemoryError) or "out of memory" in text or "can't allocate memory" in text
+
+
+@click.group(cls=LazyGroup, context_settings={"help_option_names": ["-h", "--help"]})
+@click.version_option(__version__, prog_name="innervision")
+@click.option("--debug", is_flag=True, help="show where an error arose (or set INNERVISION_DEBUG=1)")
+@click.pass_context
+def cli(ctx: click.Context, debug: bool) -> None:
+    """Train a convolutional network, look inside it, and paint with what it sees."""
+    ctx.params["debug"] = debug or os.environ.get("INNERVISION_DEBUG", "") not in ("", "0")
+
+
+def main(args: list[str] | None = None) -> NoReturn:
+    """Run the command line and exit."""
+    cli.main(args=args, prog_name="innervision")
+    raise SystemExit(0)

@@ -1,0 +1,173 @@
+"""What a person, or a program, is told while a painting is at work. Standard output is left to pictures."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+from collections.abc import Iterator
+from typing import TYPE_CHECKING, Any, Protocol
+
+import click
+
+from innervision.record import frame_event, snapshot_event
+
+if TYPE_CHECKING:
+    from rich.progress import Progress
+
+    from innervision.core import Frame
+    from innervision.paint.gatys import Painting
+
+
+class Listener(Protocol):
+    """Hears of a painting's frames."""
+
+    def begin(self, painting: Painting) -> None: ...
+    def frame(self, painting: Painting, frame: Frame, seconds: float) -> None: ...
+    def end(self, event: dict[str, Any], text: str) -> None: ...
+
+
+def introduce(painting: Painting) -> list[str]:
+    """Return what is about to be done: sizes, stages, evaluations, network, precision and why."""
+    import torch
+
+    recipe, sitting = painting.recipe, painting.sitting
+    sizes = [
+        f"{name} {'blank' if p is None else f'{p.width}x{p.height}'}"
+        for name, p in (("content", sitting.content), *(("style", style) for style in sitting.styles))
+    ]
+    h, w = sitting.size
+    head = f"painting {w}x{h}; {', '.join(sizes)}"
+    if recipe.color == "transfer-only":
+        return [head, "colours alone: nothing is painted"]
+    stages = ", ".join(f"{w}x{h} x {steps}" for (h, w), steps in sitting.stages)
+    network = painting.network
+    dtype = str(network.dtype).removeprefix("torch.")
+    chip = "GPU" if network.device.type == "cuda" else "processor"
+    if recipe.precision != "auto":
+        why = "as asked"
+    else:
+        why = f"this {chip} {'computes in it' if dtype == 'bfloat16' else 'would only emulate bfloat16'}"
+    count = recipe.threads or torch.get_num_threads()
+    threads = f"{count} thread{'s' * (count != 1)}"
+    return [
+        head,
+        f"{sitting.evaluations} evaluations: {stages}",
+        f"{network.name} in {dtype} ({why}), {network.device}, {threads}",
+    ]
+
+
+def losses(frame: Frame) -> str:
+    """Return the total and its parts: content, style, smooth, gamut."""
+    parts: dict[str, float] = {}
+    for name, value in frame.values.items():
+        kind = name.split()[0]
+        parts[kind] = parts.get(kind, 0.0) + value
+    return f"total {frame.total:.4g} ({', '.join(f'{name} {value:.3g}' for name, value in parts.items())})"
+
+
+def remaining(painting: Painting, first: int, count: int, seconds: float) -> float:
+    """Return the seconds still to go, a step costing as its pixels; `first` steps were done before."""
+    costs = [float(h * w) for (h, w), steps in painting.sitting.stages for _ in range(steps)]
+    done = sum(costs[first:count])
+    return seconds * sum(costs[count:]) / done if done else 0.0
+
+
+class Silent:
+    """Says nothing."""
+
+    def begin(self, painting: Painting) -> None: ...
+    def frame(self, painting: Painting, frame: Frame, seconds: float) -> None: ...
+    def end(self, event: dict[str, Any], text: str) -> None: ...
+
+
+class JsonLines:
+    """Writes events as JSON lines to standard output; the last is the result."""
+
+    def begin(self, painting: Painting) -> None:
+        click.echo(json.dumps({"event": "start", "text": introduce(painting)}))
+
+    def frame(self, painting: Painting, frame: Frame, seconds: float) -> None:
+        click.echo(json.dumps(frame_event(frame, seconds)))
+        if painting.snapshot_due(frame):
+            click.echo(json.dumps(snapshot_event(frame, painting.changes)))
+
+    def end(self, event: dict[str, Any], text: str) -> None:
+        click.echo(json.dumps(event))
+
+
+class Plain:
+    """Writes a line a snapshot to standard error."""
+
+    def __init__(self) -> None:
+        self._first: int | None = None
+
+    def begin(self, painting: Painting) -> None:
+        for line in introduce(painting):
+            click.echo(line, err=True)
+
+    def frame(self, painting: Painting, frame: Frame, seconds: float) -> None:
+        self._first = frame.count - 1 if self._first is None else self._first
+        if painting.snapshot_due(frame):
+            change = dict(painting.changes).get(frame.count)
+            changed = "" if change is None else f"; {change:.2f} % changed"
+            left = remaining(painting, self._first, frame.count, seconds)
+            h, w = frame.image.shape[-2:]
+            click.echo(
+                f"step {frame.count}/{frame.steps} at {w}x{h}: {losses(frame)}{changed}; "
+                f"{seconds:.0f} s, about {left:.0f} s left",
+                err=True,
+            )
+
+    def end(self, event: dict[str, Any], text: str) -> None:
+        click.echo(text, err=True)
+
+
+class Bar(Plain):
+    """Draws a bar with stage, losses and remaining time on a terminal."""
+
+    def __init__(self, bar: Progress) -> None:
+        super().__init__()
+        self._bar = bar
+        self._task = bar.add_task("looking at the pictures", total=None, left="")
+
+    def frame(self, painting: Painting, frame: Frame, seconds: float) -> None:
+        self._first = frame.count - 1 if self._first is None else self._first
+        left = remaining(painting, self._first, frame.count, seconds)
+        h, w = frame.image.shape[-2:]
+        self._bar.update(
+            self._task,
+            completed=frame.count,
+            total=frame.steps,
+            description=f"{w}x{h} {losses(frame)}",
+            left=f"{left // 60:.0f}:{left % 60:02.0f} left",
+        )
+
+    def end(self, event: dict[str, Any], text: str) -> None:
+        self._bar.stop()
+        super().end(event, text)
+
+
+@contextlib.contextmanager
+def listener(*, quiet: bool, as_json: bool) -> Iterator[Listener]:
+    """Yield the listener that fits: JSON lines, none, a bar on a terminal, plain lines elsewhere."""
+    if as_json:
+        yield JsonLines()
+        return
+    if quiet:
+        yield Silent()
+        return
+    from rich.console import Console
+    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
+
+    console = Console(stderr=True)
+    if not console.is_terminal:
+        yield Plain()
+        return
+    columns = (
+        BarColumn(24),
+        MofNCompleteColumn(),
+        TextColumn("{task.description}"),
+        TextColumn("{task.fields[left]}"),
+    )
+    with Progress(*columns, console=console, transient=True) as bar:
+        yield Bar(bar)

@@ -1,0 +1,127 @@
+"""innervision nets, weights and runs: what there is on this machine."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import click
+
+
+def table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
+    """Print rows in columns; numbers stand to the right."""
+    every = [list(head), *(list(row) for row in rows)]
+    widths = [max(len(row[n]) for row in every) for n in range(len(head))]
+    right = [bool(rows) and all(row[n].replace(",", "").isdigit() for row in rows) for n in range(len(head))]
+    for row in every:
+        cells = [c.rjust(w) if r else c.ljust(w) for c, w, r in zip(row, widths, right, strict=True)]
+        click.echo("  ".join(cells).rstrip())
+
+
+@click.command()
+def nets() -> None:
+    """List the networks: parameters, input, where they come from, and whether their weights are at hand."""
+    from innervision.errors import WeightsMissing
+    from innervision.nets import NETS
+    from innervision.weights import default, locate
+
+    rows: list[list[str]] = []
+    for card in NETS.values():
+        published = default(card.name)
+        if published is None:
+            weights = "none published: train it, or give a file"
+        else:
+            try:
+                locate(published)
+                weights = f"at hand ({published.name})"
+            except WeightsMissing:
+                pip = published.package and published.note
+                weights = pip or f"innervision weights fetch {published.name}"
+        side = f"{card.input_size}x{card.input_size}x{card.channels}"
+        rows.append(
+            [card.name, f"{card.params:,}", side, f"{card.paper.split(',')[0]} {card.paper[-4:]}", weights]
+        )
+    table(("net", "parameters", "input", "paper", "weights"), rows)
+
+
+@click.group()
+def weights() -> None:
+    """List, fetch or look into weights files."""
+
+
+@weights.command("list")
+def list_weights() -> None:
+    """List the published weights that are known by name."""
+    from innervision.errors import WeightsMissing
+    from innervision.weights import WEIGHTS, locate
+
+    rows: list[list[str]] = []
+    for card in WEIGHTS.values():
+        try:
+            where = str(locate(card))
+        except WeightsMissing:
+            where = card.note if card.package else f"innervision weights fetch {card.name}"
+        rows.append([card.name, card.net, "whole" if card.head else "base", card.licence, where])
+    table(("name", "net", "layers", "licence", "where"), rows)
+
+
+@weights.command()
+@click.argument("name")
+def fetch(name: str) -> None:
+    """Fetch the weights NAME, checked by checksum; a transfer that broke off is gone on with."""
+    from rich.console import Console
+    from rich.progress import DownloadColumn, Progress, TextColumn, TransferSpeedColumn
+
+    from innervision.errors import unknown
+    from innervision.weights import WEIGHTS, download, locate
+
+    if name not in WEIGHTS:
+        raise unknown("weights", name, WEIGHTS)
+    columns = (TextColumn("{task.description}"), DownloadColumn(), TransferSpeedColumn())
+    with Progress(*columns, console=Console(stderr=True)) as bar:
+        task = bar.add_task(name)
+        for progress in download(WEIGHTS[name]):
+            bar.update(task, completed=progress.done, total=progress.total)
+    click.echo(locate(WEIGHTS[name]))
+
+
+@weights.command()
+@click.argument("file", type=click.Path(path_type=Path))
+def inspect(file: Path) -> None:
+    """Say what a weights FILE holds, and which published file it is."""
+    from innervision.errors import WeightsMissing
+    from innervision.weights import inspect as look
+
+    if not file.is_file():
+        raise WeightsMissing(f"no weights file '{file}': check its name and folder")
+    found = look(file)
+    card = found.card
+    published = f"{card.name}, for {card.net} ({card.licence})" if card else "not a file known by name"
+    click.echo(f"{file}: {found.kind}, {len(found.tensors)} tensors, {found.parameters:,} parameters")
+    click.echo(f"{published}; sha256 {found.sha256}")
+    for name, value in found.metadata.items():
+        click.echo(f"{name}: {value}")
+    table(
+        ("tensor", "shape", "type"),
+        [[name, "x".join(map(str, shape)), kind] for name, shape, kind in found.tensors],
+    )
+
+
+@click.command()
+@click.argument("folder", type=click.Path(path_type=Path), default=Path("runs"))
+def runs(folder: Path) -> None:
+    """List the runs in FOLDER (default: runs), oldest first."""
+    from innervision.record import in_use, list_runs
+
+    rows: list[list[str]] = []
+    for path, card in list_runs(folder):
+        alive = card.status != "running" or in_use(path)
+        done = f"{card.result.count}/{card.result.steps}" if card.result else "-"
+        total = f"{card.result.total:.4g}" if card.result else "-"
+        rows.append(
+            [path.name, card.status if alive else "broken off", card.preset, done, total, card.output]
+        )
+    if not rows:
+        click.echo(f"no runs in '{folder}'", err=True)
+        return
+    table(("run", "status", "preset", "steps", "total", "output"), rows)
