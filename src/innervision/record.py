@@ -132,7 +132,11 @@ class Run:
         self.seconds = done  # of work, over all sittings
         self.count = 0  # steps done
         self._lock = lock
-        self._write_card()
+        try:
+            self._write_card()
+        except BaseException:
+            lock.close()
+            raise
 
     def __enter__(self) -> Run:
         return self

@@ -1,0 +1,219 @@
+"""Runs on disk, with a work that needs no network: numbers that halve."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from PIL import Image
+
+from innervision import record
+from innervision.core import Frame
+from innervision.errors import InnervisionError, RunUnusable
+from innervision.record import Input, Result, RunCard
+
+
+class Halving:
+    """Frames whose total is 1024 / 2**count; every second one is kept."""
+
+    def __init__(self, steps: int = 6, done: int = 0) -> None:
+        self.steps, self.done = steps, done
+        self.changes: list[tuple[int, float]] = []
+
+    def __iter__(self) -> Iterator[Frame]:
+        for count in range(self.done + 1, self.steps + 1):
+            self.done = count
+            if count % 2 == 0 and count > 2:
+                self.changes.append((count, 1.5 * count))
+            image = torch.full((1, 3, 4, 6), count / self.steps)
+            total = 1024 / 2**count
+            values = {"content a": total / 4, "style b": 3 * total / 4}
+            yield Frame(0, count, count, self.steps, image, total, values, count == self.steps, dict)
+
+    def snapshot_due(self, frame: Frame) -> bool:
+        return frame.count % 2 == 0
+
+    def show(self, frame: Frame) -> Image.Image:
+        return Image.new("RGB", (6, 4), (frame.count, 0, 0))
+
+    def checkpoint(self) -> dict[str, Any]:
+        return {"done": self.done, "tensor": torch.arange(3)}
+
+
+def card(**changes: Any) -> RunCard:
+    usual = RunCard(
+        command="stylize",
+        line="innervision stylize a b -o c.png",
+        preset="gatys",
+        options={"steps": 6, "stages": ((128, 60), (512, 90)), "until": None},
+        seed=0,
+        inputs=(Input("content", "/a.png", "aa"), Input("style", "/b.png", "bb")),
+        output="/c.png",
+        versions={"innervision": "1", "torch": "2", "python": "3.11"},
+        machine={"threads": 1},
+    )
+    return replace(usual, **changes)
+
+
+def result(count: int) -> Result:
+    return Result("/c.png", "cc", count, 6, 1024 / 2**count, {"style b": 1.0}, 0.5)
+
+
+def size(path: Path) -> tuple[int, int]:
+    with Image.open(path) as picture:
+        return picture.size
+
+
+def counts(folder: Path, kind: str) -> list[int]:
+    return [event["count"] for event in record.read_events(folder) if event["event"] == kind]
+
+
+def test_a_run_leaves_card_events_snapshots_curve_and_sheet(tmp_path: Path) -> None:
+    folder, work = tmp_path / "run", Halving()
+    with record.open_run(folder, card()) as run:
+        assert record.read_card(folder).status == "running"
+        assert len(list(run.watch(work))) == 6
+        run.finish(result(6))
+    assert record.read_card(folder) == replace(
+        run.card, options=json.loads(json.dumps(dict(run.card.options)))
+    )
+    assert run.card.status == "done"
+    assert run.card.result == result(6)
+    assert counts(folder, "frame") == [1, 2, 3, 4, 5, 6]
+    totals = [event["total"] for event in record.read_events(folder) if event["event"] == "frame"]
+    assert totals == [512, 256, 128, 64, 32, 16]
+    changes = [event["change"] for event in record.read_events(folder) if event["event"] == "snapshot"]
+    assert changes == [None, 6.0, 9.0]
+    for count in (2, 4, 6):
+        with Image.open(folder / f"snapshots/{count:04d}.png") as picture:
+            assert picture.getpixel((0, 0)) == (count, 0, 0)
+    assert size(folder / "curve.png") == (900, 500)
+    assert size(folder / "sheet.png") == (3 * 264 + 8, 288 + 8)
+    left = {path.name for path in folder.iterdir()}
+    assert left == {".lock", "run.json", "events.jsonl", "snapshots", "curve.png", "sheet.png"}
+
+
+def test_a_stopped_run_goes_on_where_it_stopped(tmp_path: Path) -> None:
+    with record.open_run(tmp_path, card()) as run:
+        work = Halving()
+        for frame in run.watch(work):
+            if frame.count == 3:
+                break
+        run.stop(work, result(3))
+    with (tmp_path / "events.jsonl").open("a") as events:  # as a crash after the checkpoint leaves it
+        events.write('{"event": "frame", "count": 4}\n{"event": "fra')
+    again, saved = record.resume_run(tmp_path, card())
+    assert saved["done"] == 3
+    assert saved["tensor"].tolist() == [0, 1, 2]
+    with again:
+        list(again.watch(Halving(done=saved["done"])))
+        again.finish(result(6))
+    assert counts(tmp_path, "frame") == [1, 2, 3, 4, 5, 6]
+    assert not (tmp_path / "checkpoint.pt").exists()
+    assert again.seconds > run.seconds
+    with pytest.raises(RunUnusable, match="is done"):
+        record.resume_run(tmp_path, card())
+
+
+@pytest.mark.parametrize(
+    ("changes", "said"),
+    [
+        ({"options": {"steps": 7}}, "steps is 7, was 6"),
+        ({"versions": {"torch": "3"}}, "torch is 3, was 2"),
+        (
+            {"inputs": (Input("content", "/a.png", "aa"), Input("style", "/b.png", "xx"))},
+            "the style /b.png is not",
+        ),
+        ({"inputs": (Input("content", "/a.png", "aa"),)}, "1 files are read, 2 were"),
+    ],
+)
+def test_a_run_that_differs_is_refused(tmp_path: Path, changes: dict[str, Any], said: str) -> None:
+    stop_at_once(tmp_path)
+    with pytest.raises(RunUnusable, match=said):
+        record.resume_run(tmp_path, card(**changes))
+    run, _ = record.resume_run(tmp_path, card())  # the refusal has let go of the folder
+    with run:
+        assert run.card.status == "running"
+
+
+def stop_at_once(folder: Path) -> None:
+    with record.open_run(folder, card()) as run:
+        work = Halving()
+        for _ in run.watch(work):
+            break
+        run.stop(work, result(1))
+
+
+def test_a_damaged_checkpoint_or_card_is_refused(tmp_path: Path) -> None:
+    stop_at_once(tmp_path)
+    (tmp_path / "checkpoint.pt").write_bytes(b"no zip")
+    with pytest.raises(RunUnusable, match="damaged"):
+        record.resume_run(tmp_path, card())
+    (tmp_path / "checkpoint.pt").unlink()
+    with pytest.raises(RunUnusable, match="no checkpoint"):
+        record.resume_run(tmp_path, card())
+    (tmp_path / "run.json").write_text("{}")
+    with pytest.raises(RunUnusable, match="cannot be read"):
+        record.resume_run(tmp_path, card())
+    with pytest.raises(RunUnusable, match="holds no run"):
+        record.read_card(tmp_path / "nowhere")
+
+
+def test_a_folder_belongs_to_one_run(tmp_path: Path) -> None:
+    with record.open_run(tmp_path, card()):
+        assert record.in_use(tmp_path)
+        with pytest.raises(RunUnusable, match="another process"):
+            record.open_run(tmp_path, card())
+    assert not record.in_use(tmp_path)
+    with pytest.raises(RunUnusable, match="holds a run already"):
+        record.open_run(tmp_path, card())
+
+
+@pytest.mark.parametrize(
+    ("error", "status"), [(ValueError("bad"), "failed"), (KeyboardInterrupt(), "stopped")]
+)
+def test_a_run_left_by_an_error_says_so(tmp_path: Path, error: BaseException, status: str) -> None:
+    with pytest.raises(type(error)), record.open_run(tmp_path, card()):
+        raise error
+    found = record.read_card(tmp_path)
+    assert (found.status, found.error) == (status, str(error) or "KeyboardInterrupt")
+
+
+def test_checkpoints_at_snapshots_when_asked(tmp_path: Path) -> None:
+    with record.open_run(tmp_path, card()) as run:
+        for frame in run.watch(Halving(), checkpoints=True):
+            saved = tmp_path / "checkpoint.pt"
+            done = torch.load(saved, weights_only=True)["work"]["done"] if saved.exists() else 0
+            assert done == frame.count // 2 * 2
+
+
+def test_a_full_disk_is_one_clear_line(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def full(_: int) -> None:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr("innervision.files.os.fsync", full)
+    with pytest.raises(InnervisionError, match="no room to write"):
+        record.open_run(tmp_path / "run", card())
+    assert not (tmp_path / "run/run.json").exists()
+
+
+def test_runs_are_listed_oldest_first(tmp_path: Path) -> None:
+    for name, started in (("b", "2020"), ("a", "2021")):
+        with record.open_run(tmp_path / name, card(started=started)):
+            pass
+    (tmp_path / "c").mkdir()
+    (tmp_path / "c/run.json").write_text("nonsense")
+    assert [path.name for path, _ in record.list_runs(tmp_path)] == ["b", "a"]
+    assert record.list_runs(tmp_path / "nowhere") == []
+
+
+def test_many_snapshots_make_a_sheet_of_twelve(tmp_path: Path) -> None:
+    with record.open_run(tmp_path, card()) as run:
+        list(run.watch(Halving(steps=60)))
+        record.draw_sheet(record.read_events(tmp_path), tmp_path)
+    assert size(tmp_path / "sheet.png") == (4 * 264 + 8, 3 * 288 + 8)
