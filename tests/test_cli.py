@@ -270,7 +270,9 @@ def test_an_output_that_cannot_be_written_shows_before_the_work(monkeypatch: pyt
     Path("folder.png").mkdir()
     refused(stylize("-o", "folder.png"), "it is a folder")
     monkeypatch.setattr("innervision.images.os.access", lambda *_: False)  # root may write anywhere
-    refused(stylize(), "no permission")
+    found = stylize()
+    refused(found, "no permission")
+    assert "evaluations" not in found.stderr
 
 
 def test_a_full_disk(monkeypatch: pytest.MonkeyPatch) -> None:
