@@ -97,8 +97,14 @@ def test_covariance_map_is_the_least_of_all():
 
 @pytest.mark.parametrize(
     "image",
-    [noise(8, 8, 3), grey(), noise(1, 1, 2), noise(8, 8, 3)[:, :1].expand(1, 3, 8, 8)],
-    ids=["colour", "constant", "1x1", "grey"],
+    [
+        noise(8, 8, 3),
+        grey(),
+        noise(1, 1, 2),
+        noise(8, 8, 3)[:, :1].expand(1, 3, 8, 8),
+        noise(8, 8, 3)[:, :1] + 1e-4 * noise(8, 8, 1),
+    ],
+    ids=["colour", "constant", "1x1", "grey", "faint"],
 )
 def test_matching_an_image_with_itself_changes_nothing(image: Tensor):
     assert colour.match_covariance(image, image).allclose(image, atol=1e-12)

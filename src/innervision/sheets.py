@@ -1,0 +1,154 @@
+"""Contact sheets: pictures side by side with a line under each; and single-channel maps in colour."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+from PIL import Image, ImageColor, ImageDraw, ImageFont
+from torch import Tensor
+
+from innervision.errors import Invalid
+from innervision.images import fit, to_bytes
+
+Colour = str | tuple[int, int, int]
+
+PAPER: Colour = (17, 17, 20)  # darker than any painting: it frames without joining in
+INK, FAINT = (236, 234, 228), (142, 140, 150)  # on dark paper
+DARK_INK, DARK_FAINT = (28, 28, 32), (104, 102, 110)  # on light paper
+
+Font = ImageFont.FreeTypeFont | ImageFont.ImageFont
+
+
+def sheet(
+    images: Sequence[Tensor | Image.Image],  # Float[Tensor, "1 3 h w"] each, sRGB 0..1, of any sizes
+    *,
+    labels: Sequence[str] = (),
+    columns: int | None = None,
+    tile: int = 240,
+    gap: int = 8,
+    title: str | None = None,
+    background: Colour = PAPER,
+) -> Image.Image:
+    """Draw the images in rows, each within `tile` x `tile` pixels at its own aspect, its label below.
+
+    columns: by default one row of up to four, then what brings the sheet nearest to 3:2. A picture enlarged
+    twice or more shows its pixels as squares; a transparent one lies on the background. A label may have
+    several lines, the first the brightest; one that is too long ends in "…". Raises `Invalid` for no images,
+    more labels than images, or sizes below 1.
+    """
+    if not images:
+        raise Invalid("a sheet needs at least one image")
+    if len(labels) > len(images):
+        raise Invalid(f"{len(labels)} labels for {len(images)} images: give one an image, or fewer")
+    if min(tile, 1 if columns is None else columns) < 1 or gap < 0:
+        raise Invalid(f"tile is {tile}, columns {columns}, gap {gap}; they must be at least 1, 1 and 0")
+    paper = ImageColor.getrgb(background)[:3] if isinstance(background, str) else background
+    light = sum(paper) > 3 * 128
+    ink, faint = (DARK_INK, DARK_FAINT) if light else (INK, FAINT)
+    size, heading_size = max(11, tile // 17), max(16, tile // 10)
+    font, heading = _font(size, "".join(labels)), _font(heading_size, title or "")
+
+    tiles = [_tile(image, tile, paper) for image in images]
+    width, height = max(t.width for t in tiles), max(t.height for t in tiles)
+    line = math.ceil(1.4 * size)
+    captions = [[_shorten(text, font, width) for text in label.splitlines()] for label in labels]
+    captions += [[]] * (len(tiles) - len(captions))
+    cell = width + gap, height + gap + bool(labels) * line
+    columns = min(columns or _columns(len(tiles), *cell), len(tiles))
+    rows = [range(start, min(start + columns, len(tiles))) for start in range(0, len(tiles), columns)]
+    heights = [max(tiles[n].height for n in row) for row in rows]
+    lines = [max(len(captions[n]) for n in row) for row in rows]
+    below = [line * count + gap * bool(count) for count in lines]
+
+    margin = 2 * gap
+    top = margin + (0 if title is None else math.ceil(1.7 * heading_size))
+    across = 2 * margin + columns * (width + gap) - gap
+    page = Image.new("RGB", (across, top + sum(heights) + sum(below) + gap * (len(rows) - 1) + margin), paper)
+    draw = ImageDraw.Draw(page)
+    if title is not None:
+        draw.text((margin, margin), _shorten(title, heading, across - 2 * margin), ink, heading)
+    for row, tall, extra in zip(rows, heights, below, strict=True):
+        for place, n in enumerate(row):
+            left = margin + place * (width + gap)
+            # pictures stand on one line, their captions under it
+            page.paste(tiles[n], (left + (width - tiles[n].width) // 2, top + tall - tiles[n].height))
+            for number, text in enumerate(captions[n]):
+                at = (left + width / 2, top + tall + gap / 2 + number * line)
+                draw.text(at, text, faint if number else ink, font, anchor="ma")
+        top += tall + extra + gap
+    return page
+
+
+def heat(
+    values: Tensor,  # Float[Tensor, "h w"]
+    *,
+    centred: bool = False,
+    low: float | None = None,
+    high: float | None = None,
+) -> Image.Image:
+    """Colour a map from black at `low` over violet to pale yellow at `high`; centred: blue, white at 0, red.
+
+    The colour maps are matplotlib's "magma" and "RdBu_r". By default `low` and `high` are the least and the
+    greatest value; centred, both ends lie as far from 0 as the farther of the two. Values beyond are shown as
+    the ends, infinite ones and NaN in grey. A map that has one value is all `low`, or white when centred.
+    """
+    import matplotlib  # slow to import: only where it is needed
+
+    if values.ndim != 2:
+        raise Invalid(f"a map has the shape (height, width), not {tuple(values.shape)}")
+    numbers = values.detach().cpu().double().numpy()
+    finite = np.isfinite(numbers)
+    least = numbers.min(initial=np.inf, where=finite) if low is None else low
+    most = numbers.max(initial=-np.inf, where=finite) if high is None else high
+    if centred:
+        most = max(abs(least), abs(most))
+        least = -most
+    if low is not None and high is not None and low >= high:
+        raise Invalid(f"low is {low} and high {high}; low must be less than high")
+    span = most - least
+    even = np.full(numbers.shape, 0.5 if centred else 0.0)
+    scaled = (numbers - least) / span if span > 0 else even
+    coloured = matplotlib.colormaps["RdBu_r" if centred else "magma"](scaled, bytes=True)[..., :3]
+    return Image.fromarray(np.where(finite[..., None], coloured, np.uint8(128)))
+
+
+def _tile(image: Tensor | Image.Image, side: int, paper: tuple[int, ...]) -> Image.Image:
+    picture = image if isinstance(image, Image.Image) else Image.fromarray(to_bytes(image))
+    if picture.has_transparency_data:
+        picture = picture.convert("RGBA")
+        ground = Image.new("RGBA", picture.size, (*paper, 255))
+        picture = Image.alpha_composite(ground, picture)
+    height, width = fit(picture.height, picture.width, longest=side)
+    enlarged = width >= 2 * picture.width
+    how = Image.Resampling.NEAREST if enlarged else Image.Resampling.LANCZOS
+    return picture.convert("RGB").resize((width, height), how)
+
+
+def _font(size: int, text: str) -> Font:
+    """Return Pillow's own font, or for more than ASCII the one of matplotlib's that has "é", "×" and "→"."""
+    if text.isascii():
+        return ImageFont.load_default(size)
+    import matplotlib
+
+    return ImageFont.truetype(Path(matplotlib.get_data_path()) / "fonts/ttf/DejaVuSans.ttf", size)
+
+
+def _columns(count: int, width: int, height: int) -> int:
+    if count <= 4:
+        return count
+
+    def off(columns: int) -> float:
+        return abs(math.log(columns * width / (math.ceil(count / columns) * height) / 1.5))
+
+    return min(range(1, count + 1), key=off)
+
+
+def _shorten(text: str, font: Font, width: float) -> str:
+    if font.getlength(text) <= width:
+        return text
+    while text and font.getlength(text + "…") > width:
+        text = text[:-1]
+    return text.rstrip() + "…"
