@@ -7,14 +7,14 @@ convolutions, ReLUs and poolings (VGG's base) that allows, on any device:
   kernel, which runs at full speed where the library's own backward does not (conv1_2 of VGG19 in
   bfloat16 on an AVX-512 CPU at 512x384: 33 ms instead of 76 ms);
 - gradients masked and summed in place, and of the forward pass nothing kept but each ReLU's answer
-  and each pooling's indices.
+  and each pooling's input (mostly the same tensor) and indices.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
-from typing import Any
+from dataclasses import dataclass, replace
+from typing import Any, cast
 
 import torch
 import torch.nn.functional as F
@@ -26,24 +26,37 @@ _unpool_max = torch.ops.aten.max_pool2d_with_indices_backward
 _unpool_average = torch.ops.aten.avg_pool2d_backward
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
+class Kernel:
+    """A convolution's weights made ready, and what tells whether they still are the module's."""
+
+    source: Tensor
+    version: int
+    forth: Tensor
+    back: Tensor  # the same kernel flipped and transposed: its convolution is the data gradient
+
+    def of(self, weight: Tensor) -> bool:
+        """Tell whether these are the weights as they stand: neither replaced nor overwritten since."""
+        return self.source.data_ptr() == weight.data_ptr() and self.version == weight._version
+
+
+@dataclass(frozen=True, eq=False)
 class Convolution:
-    weight: Tensor
+    kernel: Kernel
     bias: Tensor | None
     padding: tuple[int, int]
-    back: Tensor  # the same kernel flipped and transposed: its convolution is the data gradient
     back_padding: tuple[int, int]
 
     def forward(self, x: Tensor) -> Tensor:
-        return F.conv2d(x, self.weight, self.bias, padding=self.padding)
+        return F.conv2d(x, self.kernel.forth, self.bias, padding=self.padding)
 
     def backward(self, g: Tensor) -> Tensor:
-        return F.conv2d(g, self.back, None, padding=self.back_padding)
+        return F.conv2d(g, self.kernel.back, None, padding=self.back_padding)
 
 
 @dataclass(frozen=True)
 class Rectifier:
-    in_place: bool  # false where the convolution before it is wanted too
+    in_place: bool = True  # false where what it overwrites is wanted too, or the caller's
 
 
 @dataclass(frozen=True)
@@ -56,7 +69,7 @@ class Pooling:
 Link = Convolution | Rectifier | Pooling
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Chain:
     """Links in order, each with the name under which its answer is wanted (or "")."""
 
@@ -66,7 +79,7 @@ class Chain:
         """Return name -> activation of the wanted layers for a network's input x (n, c, h, w)."""
         names = [name for _, name in self.links if name]
         if torch.is_grad_enabled() and x.requires_grad:
-            return dict(zip(names, _Run.apply(x, self), strict=True))  # pyright: ignore[reportArgumentType]
+            return dict(zip(names, cast(tuple[Tensor, ...], _Run.apply(x, self)), strict=True))
         answers: dict[str, Tensor] = {}
         for link, name in self.links:
             x = _forward(link, x, None)
@@ -75,71 +88,80 @@ class Chain:
         return answers
 
 
-def chain_of(module: nn.Module, wanted: tuple[str, ...]) -> Chain | None:
+def chain_of(module: nn.Module, wanted: tuple[str, ...], kernels: dict[str, Kernel]) -> Chain | None:
     """Return the chain from a module's input to the deepest wanted layer, or None where it is no plain chain.
 
     None for anything but exact Conv2d (stride 1, no dilation, zero padding, one group), ReLU, MaxPool2d
-    and AvgPool2d in (nested) Sequentials, and for modules with hooks, which a short cut would pass by.
+    and AvgPool2d, each once, in (nested) Sequentials, and for modules with hooks, which a short cut would
+    pass by. kernels: the convolutions made ready before, by layer; kept up to date.
     """
     links: list[tuple[Link, str]] = []
     left = set(wanted)
+    met: set[nn.Module] = set()
+    before = "the caller's"  # what a ReLU must not overwrite has a name
     for name, part in _flatten(module, ""):
-        link = _link(part)
+        link = None if part in met or _altered(part) else _link(part, name, kernels)
         if link is None:
             return None
-        links.append((link, name if name in left else ""))
+        if isinstance(link, Rectifier) and before:
+            link = replace(link, in_place=False)
+        before = name if name in left else ""
+        links.append((link, before))
+        met.add(part)
         left.discard(name)
         if not left:
-            return Chain(tuple(_protect(links)))
+            return Chain(tuple(links))
     return None
 
 
-def _protect(links: list[tuple[Link, str]]) -> Iterator[tuple[Link, str]]:
-    before = "wanted"  # the input is the caller's
-    for link, name in links:
-        yield (Rectifier(in_place=not before) if isinstance(link, Rectifier) else link), name
-        before = name
-
-
 def _flatten(module: nn.Module, prefix: str) -> Iterator[tuple[str, nn.Module]]:
-    if type(module).forward is nn.Sequential.forward and not _hooked(module):
-        for name, child in module.named_children():
-            yield from _flatten(child, f"{prefix}.{name}" if prefix else name)
+    if type(module).forward is nn.Sequential.forward and not _altered(module):
+        for name, child in module._modules.items():  # named_children() passes over a module met before
+            if child is not None:
+                yield from _flatten(child, f"{prefix}.{name}" if prefix else name)
     else:
         yield prefix, module
 
 
-def _hooked(module: nn.Module) -> bool:
-    return bool(module._forward_hooks or module._forward_pre_hooks or module._backward_hooks)
+def _altered(module: nn.Module) -> bool:
+    """Tell whether someone listens in on a module, or has given it a forward() of its own."""
+    hooks = (module._forward_hooks, module._forward_pre_hooks, module._backward_hooks)
+    return any(hooks) or bool(module._backward_pre_hooks) or "forward" in vars(module)
 
 
-def _link(part: nn.Module) -> Link | None:
-    if _hooked(part):
-        return None
+def _link(part: nn.Module, name: str, kernels: dict[str, Kernel]) -> Link | None:
     if type(part) is nn.Conv2d:
-        return _convolution(part)
+        return _convolution(part, name, kernels)
     if type(part) is nn.ReLU:
-        return Rectifier(in_place=True)
-    if type(part) is nn.MaxPool2d and not (part.ceil_mode or part.return_indices):
-        if _pair(part.padding) == (0, 0) and _pair(part.dilation) == (1, 1):
-            return Pooling("max", _pair(part.kernel_size), _pair(part.stride))
-    if type(part) is nn.AvgPool2d and not part.ceil_mode and part.divisor_override is None:
-        if _pair(part.padding) == (0, 0):
-            return Pooling("average", _pair(part.kernel_size), _pair(part.stride))
-    return None
+        return Rectifier()
+    if type(part) is nn.MaxPool2d:
+        plain = not (part.ceil_mode or part.return_indices) and _pair(part.dilation) == (1, 1)
+    elif type(part) is nn.AvgPool2d:
+        plain = not part.ceil_mode and part.divisor_override is None
+    else:
+        return None
+    if not plain or _pair(part.padding) != (0, 0):
+        return None
+    kind = "max" if isinstance(part, nn.MaxPool2d) else "average"
+    return Pooling(kind, _pair(part.kernel_size), _pair(part.stride))
 
 
-def _convolution(part: nn.Conv2d) -> Convolution | None:
+def _convolution(part: nn.Conv2d, name: str, kernels: dict[str, Kernel]) -> Convolution | None:
     plain = part.stride == (1, 1) and part.dilation == (1, 1) and part.groups == 1
     if not plain or part.padding_mode != "zeros" or isinstance(part.padding, str):
         return None
-    back_padding = tuple(k - 1 - p for k, p in zip(part.kernel_size, part.padding, strict=True))
-    if min(back_padding) < 0:
-        return None
+    (kh, kw), (ph, pw) = part.kernel_size, part.padding
+    back_padding = (kh - 1 - ph, kw - 1 - pw)
     weight = part.weight.detach()
-    back = weight.flip(2, 3).transpose(0, 1).contiguous(memory_format=_LAST)
+    if min(back_padding) < 0 or weight.is_inference():  # the latter's versions are not counted
+        return None
+    kernel = kernels.get(name)
+    if kernel is None or not kernel.of(weight):
+        back = weight.flip(2, 3).transpose(0, 1).contiguous(memory_format=_LAST)
+        forth = weight.contiguous(memory_format=_LAST)
+        kernel = kernels[name] = Kernel(weight, weight._version, forth, back)
     bias = None if part.bias is None else part.bias.detach()
-    return Convolution(weight.contiguous(memory_format=_LAST), bias, part.padding, back, back_padding)  # pyright: ignore[reportArgumentType]
+    return Convolution(kernel, bias, (ph, pw), back_padding)
 
 
 def _pair(value: Any) -> tuple[int, int]:
@@ -200,7 +222,9 @@ class _Run(torch.autograd.Function):
 
     @staticmethod
     @torch.autograd.function.once_differentiable
-    def backward(ctx: Any, *gradients: Tensor | None) -> tuple[Tensor | None, None]:
+    def backward(  # pyright: ignore[reportIncompatibleMethodOverride]
+        ctx: Any, *gradients: Tensor | None
+    ) -> tuple[Tensor | None, None]:
         tape, given = list(ctx.saved_tensors), list(gradients)
         g: Tensor | None = None
         for link, name in reversed(ctx.chain.links):

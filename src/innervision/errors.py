@@ -1,15 +1,15 @@
 """Every error innervision raises on purpose.
 
-    InnervisionError            what was given, what is allowed, what to do; the commands print it and exit 2
-    ├── Invalid                 a value that is not allowed (also a ValueError)
-    ├── NotAnImage              these bytes are no picture that can be read
-    ├── ImageTooLarge           more pixels than the limit: raise `max_pixels` or shrink the picture
-    ├── WeightsMissing          a weights file that must be fetched, or put in a named place
-    ├── WeightsUnfit            a weights file that is damaged or belongs to another network
-    ├── DownloadFailed          a transfer that broke off: trying again goes on where it stopped
-    ├── OutOfMemory             the work would not fit: carries a size that would
-    ├── Diverged                the loss is no longer a number
-    └── RunUnusable             a run folder that cannot be written or resumed
+InnervisionError            what was given, what is allowed, what to do; the commands print it and exit 2
+├── Invalid                 a value that is not allowed (also a ValueError)
+├── NotAnImage              these bytes are no picture that can be read
+├── ImageTooLarge           more pixels than the limit: raise `max_pixels` or shrink the picture
+├── WeightsMissing          a weights file that must be fetched, or put in a named place
+├── WeightsUnfit            a weights file that is damaged or belongs to another network
+├── DownloadFailed          a transfer that broke off: trying again goes on where it stopped
+├── OutOfMemory             the work would not fit: carries a size that would
+├── Diverged                the loss is no longer a number
+└── RunUnusable             a run folder that cannot be written or resumed
 """
 
 from __future__ import annotations

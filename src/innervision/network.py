@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-import contextlib
 import copy
 import importlib.util
+import itertools
+import sys
 import threading
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
@@ -13,17 +14,19 @@ import torch
 from torch import Tensor, nn
 
 from innervision import nets, weights
-from innervision.chain import Chain, chain_of
-from innervision.errors import Invalid, WeightsMissing, unknown
+from innervision.chain import Chain, Kernel, chain_of
+from innervision.errors import Invalid, WeightsMissing, WeightsUnfit, unknown
+from innervision.listen import evaluating, listen
 from innervision.weights import Preprocessing
 
 
 class Network:
     """A module, the preprocessing its weights expect, and its layers by name.
 
-    Images are sRGB in 0..1, shape (n, 3, h, w), float32. Layers are the module's own names
+    Images are sRGB in 0..1, shape (n, 3, h, w), floating point. Layers are the module's own names
     (`named_modules`), so that a guest's names serve as they are; the nets of this package carry
-    the papers' names. The module is used in evaluation mode and handed back as it was.
+    the papers' names. The module is used in evaluation mode and handed back as it was. Several
+    threads may look through one Network at once.
     """
 
     def __init__(self, module: nn.Module, *, name: str, preprocessing: Preprocessing) -> None:
@@ -31,7 +34,8 @@ class Network:
         self.name = name
         self.preprocessing = preprocessing
         self.layers: tuple[str, ...] = tuple(n for n, _ in module.named_modules(remove_duplicate=False) if n)
-        self._chains: dict[tuple[str, ...], Chain | None] = {}
+        self._kernels: dict[str, Kernel] = {}
+        self._fragile: set[str] = set()  # layers whose answers the module overwrites afterwards
         self._lock = threading.RLock()
 
     def __repr__(self) -> str:
@@ -39,15 +43,21 @@ class Network:
 
     @property
     def device(self) -> torch.device:
-        return next((t.device for t in self.module.parameters()), torch.device("cpu"))
+        """The device of the first weight; the CPU for a module without any."""
+        return next((t.device for t in self._tensors()), torch.device("cpu"))
 
     @property
     def dtype(self) -> torch.dtype:
-        return next((t.dtype for t in self.module.parameters()), torch.float32)
+        """The dtype of the first weight; float32 for a module without any."""
+        return next((t.dtype for t in self._tensors()), torch.float32)
+
+    def _tensors(self) -> Iterator[Tensor]:
+        every = itertools.chain(self.module.parameters(), self.module.buffers())
+        return (t for t in every if t.is_floating_point())
 
     def check(self, layers: Iterable[str]) -> tuple[str, ...]:
-        """Return the layers' names as a tuple; raise Invalid, with near names, for one that does not exist."""
-        names = tuple(layers)
+        """Return layers' names (or a single one) as a tuple; raise Invalid, with near names, if unknown."""
+        names = (layers,) if isinstance(layers, str) else tuple(layers)
         for name in names:
             if name not in self.layers:
                 raise unknown("layer", name, self.layers, of=self.name)
@@ -56,25 +66,32 @@ class Network:
     def features(self, image: Tensor, layers: Iterable[str]) -> dict[str, Tensor]:
         """Run the network no further than the deepest of these layers; return name -> activation.
 
-        image: (n, 3, h, w), sRGB 0..1. Activations come in the network's dtype, with a gradient to
-        the image where the caller's grad mode and the image ask for one. A module that is called
-        several times gives its last call before the pass ends (all wanted layers seen once).
-        A frozen chain of convolutions takes a shorter way to the same numbers (see `chain`).
+        image: (n, 3, h, w), sRGB 0..1. Activations come in the layers' order, in the network's dtype,
+        with a gradient to the image where the caller's grad mode and the image ask for one, and as
+        they were when their layer answered: a later operation in place overwrites a copy. A module
+        that is called several times gives its first call. A frozen chain of convolutions takes a
+        shorter way to the same numbers, once differentiable (see `chain`).
+        Raises Invalid for an unknown layer, one that answers no tensor, or one that is never called.
         """
-        wanted = self.check(layers)
+        wanted = tuple(dict.fromkeys(self.check(layers)))
         if not wanted:
             return {}
-        x = self.preprocessing(image.to(self.device))
-        chain = self._chain(wanted)
-        if chain is not None:
-            return chain(x.to(self.dtype))
-        with self._lock, evaluating(self.module):
-            return _hooked(self.module, x.to(self.dtype), wanted)
+        grad = torch.is_grad_enabled()
+        # inference_mode's tensors count no versions, by which an overwritten answer is found out
+        with torch.inference_mode(False), torch.set_grad_enabled(grad):
+            x = self._input(image)
+            chain = self._chain(wanted, x.device)
+            if chain is not None:
+                found = chain(x)
+            else:
+                with self._lock, evaluating(self.module):
+                    found = listen(self.module, x, wanted, self._fragile)
+        return {name: found[name] for name in wanted}
 
     def __call__(self, image: Tensor) -> Tensor:
         """Return what the whole module answers (a classifier's logits) to sRGB pictures in 0..1."""
         with self._lock, evaluating(self.module):
-            return self.module(self.preprocessing(image.to(self.device)).to(self.dtype))
+            return self.module(self._input(image))
 
     def frozen(self, dtype: torch.dtype = torch.float32) -> Network:
         """Return a copy whose weights take no gradient, in this dtype, laid out channels last.
@@ -88,15 +105,18 @@ class Network:
     def to(self, device: torch.device | str) -> Network:
         """Move the module to a device; return the network itself."""
         self.module.to(device)
-        self._chains.clear()
+        self._kernels.clear()
         return self
 
-    def _chain(self, wanted: tuple[str, ...]) -> Chain | None:
-        if any(p.requires_grad for p in self.module.parameters()):
+    def _input(self, image: Tensor) -> Tensor:
+        if not image.is_floating_point():
+            raise Invalid(f"an image here holds sRGB in 0..1, not {image.dtype}: divide by 255 first")
+        return self.preprocessing(image.to(self.device)).to(self.dtype)
+
+    def _chain(self, wanted: tuple[str, ...], device: torch.device) -> Chain | None:
+        if any(p.requires_grad for p in self.module.parameters()) or torch.is_autocast_enabled(device.type):
             return None
-        if wanted not in self._chains:
-            self._chains[wanted] = chain_of(self.module, wanted)
-        return self._chains[wanted]
+        return chain_of(self.module, wanted, self._kernels)
 
 
 def wrap(
@@ -110,8 +130,8 @@ def wrap(
 ) -> Network:
     """Make a Network of any module: the user's, torchvision's, timm's.
 
-    mean, std: one a channel (a single one: a network of grey images), in units of `range` (1 or 255); order: "RGB" or "BGR".
-    The module is kept, not copied.
+    mean, std: one a channel (a single one of each: a network of grey images), in units of `range`
+    (1 or 255) and in `order`, "RGB" or "BGR". The module is kept, not copied.
     """
     if not isinstance(module, nn.Module):  # pyright: ignore[reportUnnecessaryIsInstance]
         raise Invalid(f"wrap() takes a torch.nn.Module, not {type(module).__name__}")
@@ -129,51 +149,67 @@ def load(
     range: float | None = None,
     order: weights.Order | None = None,
 ) -> Network:
-    """Return a network by name with its weights, on the CPU in float32.
+    """Return a network by name with its weights, on the CPU in float32, in evaluation mode.
 
     name: one of `nets.NETS`, or "FILE.py:FUNCTION" for a user's module (the function takes no
-    arguments and returns it). weights_file: a file to load instead of the published weights;
-    its preprocessing is its card's when the file is a known one, else the net's usual one, and
-    mean, std, range and order override it. Raises WeightsMissing, saying how to get them, when
-    the published weights are not on this machine.
+    arguments and returns it). weights_file: a file to load instead of the published weights; it may
+    end before the classifier, or have other classes. Preprocessing is that of the file's card, else
+    of the net's published weights, else none; mean, std, range and order override it.
+    Raises WeightsMissing, saying how to get them, when the weights are not on this machine, and
+    WeightsUnfit for a file that leaves a layer out, has one too many, or belongs to another network.
     """
-    card = None
-    path = Path(weights_file) if weights_file is not None else None
+    path = None if weights_file is None else Path(weights_file)
     if path is not None and not path.is_file():
         raise WeightsMissing(f"no weights file {str(path)!r}")
-    if ":" in name:
-        module = _from_file(name)
-        if path is not None:
-            card = weights.identify(path)
+    known = weights.identify(path) if path else None
+    if ":" not in name:
+        module, path, card = _of_the_house(name, path, known, pooling)
+    elif pooling == "max":
+        module, card = _from_file(name), known
     else:
-        if name not in nets.NETS:
-            raise unknown("net", name, nets.NETS)
-        card = (weights.identify(path) if path else None) or weights.default(name)
-        if path is None:
-            if card is None:
-                raise WeightsMissing(
-                    f"{name} has no published weights: give a file with --weights (weights_file=)"
-                )
-            path = weights.locate(card)
-        module = nets.build(name, pooling=pooling, top=_has_top(path, card), device="cpu")
+        raise Invalid(f"pooling {pooling!r} is for the nets that come with innervision: {name} has its own")
     if path is not None:
-        weights.load(module, path)
-    known = card.preprocessing if card else Preprocessing((0.0, 0.0, 0.0), (1.0, 1.0, 1.0))
+        weights.load(module, path, strict=True)
+    channels = len(mean or std or (0.0,) * (nets.NETS[name].channels if name in nets.NETS else 3))
+    usual = card.preprocessing if card else Preprocessing((0.0,) * channels, (1.0,) * channels)
     pre = Preprocessing(
-        mean=known.mean if mean is None else tuple(mean),
-        std=known.std if std is None else tuple(std),
-        range=known.range if range is None else range,
-        order=known.order if order is None else order,
+        mean=usual.mean if mean is None else tuple(mean),
+        std=usual.std if std is None else tuple(std),
+        range=usual.range if range is None else range,
+        order=usual.order if order is None else order,
     )
     return Network(module.eval(), name=name, preprocessing=pre)
 
 
-def _has_top(path: Path, card: weights.WeightCard | None) -> bool:
-    """Tell whether a file holds a classifier too, or the convolutional base alone."""
-    if card is not None and weights.identify(path) == card:
-        return card.head
-    state = weights.read_state(path).tensors
-    return any(n.startswith(("fc", "classifier", "conv10", "predictions")) for n in state)
+def _of_the_house(
+    name: str, path: Path | None, known: weights.WeightCard | None, pooling: str
+) -> tuple[nn.Module, Path, weights.WeightCard | None]:
+    """Build one of our own nets as its weights want it; return their file and the card of its input too."""
+    if name not in nets.NETS:
+        raise unknown("net", name, nets.NETS)
+    if known and known.net != name:
+        raise WeightsUnfit(f"{path} holds the weights of {known.net}, not of {name}: load {known.net!r}")
+    published = weights.default(name)
+    if path is None:
+        if published is None:
+            raise WeightsMissing(f"{name} has no published weights: name a file (--weights, weights_file=)")
+        known, path = published, weights.locate(published)
+    top, classes = (known.head, None) if known else _classifier(name, path)
+    module = nets.build(name, pooling=pooling, top=top, classes=classes, device="cpu")
+    return module, path, known or published
+
+
+def _classifier(name: str, path: Path) -> tuple[bool, int | None]:
+    """Tell whether a file of a net's weights has its classifier too, and of how many classes."""
+    matrices = {n: t for n, t in weights.read_state(path).tensors.items() if t.ndim > 1}
+    base, full = (
+        [n for n, t in nets.build(name, top=top, device="meta").state_dict().items() if t.ndim > 1]
+        for top in (False, True)
+    )
+    if len(matrices) <= len(base):
+        return False, None
+    last = matrices.get(full[-1], list(matrices.values())[-1])
+    return True, None if last.shape[0] == nets.NETS[name].classes else last.shape[0]
 
 
 def _from_file(name: str) -> nn.Module:
@@ -183,76 +219,20 @@ def _from_file(name: str) -> nn.Module:
         raise Invalid(
             f"no file {file!r} in --net {name!r}: give FILE.py:FUNCTION, or one of {', '.join(nets.NETS)}"
         )
-    spec = importlib.util.spec_from_file_location(Path(file).stem, file)
+    alias = f"innervision-guest-{Path(file).stem}"  # a name no import can mean
+    spec = importlib.util.spec_from_file_location(alias, file)
     if spec is None or spec.loader is None:
         raise Invalid(f"{file!r} is no Python file: give FILE.py:FUNCTION")
     source = importlib.util.module_from_spec(spec)
+    sys.modules[alias] = source  # dataclasses and pickles look their module up there
     try:
         spec.loader.exec_module(source)
+        build = getattr(source, function, None)
+        module = build() if callable(build) and not isinstance(build, nn.Module) else build
     except Exception as error:
-        raise Invalid(f"{file} cannot be imported: {type(error).__name__}: {error}") from error
-    build = getattr(source, function, None)
+        raise Invalid(f"{name} fails: {type(error).__name__}: {error}") from error
     if build is None:
         raise Invalid(f"no {function!r} in {file}: give FILE.py:FUNCTION")
-    module = build if isinstance(build, nn.Module) else build()
     if not isinstance(module, nn.Module):
-        raise Invalid(f"{function}() in {file} returns {type(module).__name__}, not a torch.nn.Module")
+        raise Invalid(f"{function} in {file} gives {type(module).__name__}, not a torch.nn.Module")
     return module
-
-
-class _Enough(Exception):
-    """Ends a forward pass once every wanted layer has answered."""
-
-
-def _hooked(module: nn.Module, x: Tensor, wanted: tuple[str, ...]) -> dict[str, Tensor]:
-    """Collect activations by hooks that are gone afterwards, whatever happens."""
-    cloned: set[str] = set()
-    while True:
-        kept: dict[str, Tensor] = {}
-        versions: dict[str, int] = {}
-        handles = []
-
-        def keep(name: str):
-            def hook(_module: nn.Module, _inputs: object, output: object) -> Tensor | None:
-                if not isinstance(output, Tensor):
-                    raise Invalid(f"layer {name!r} answers {type(output).__name__}, not one tensor")
-                kept[name] = output
-                if len(kept) == len(wanted):
-                    raise _Enough
-                if name in cloned:
-                    return output.clone()
-                versions[name] = output._version
-                return None
-
-            return hook
-
-        named = dict(module.named_modules(remove_duplicate=False))
-        try:
-            for name in wanted:
-                handles.append(named[name].register_forward_hook(keep(name)))
-            with contextlib.suppress(_Enough):
-                module(x)
-        finally:
-            for handle in handles:
-                handle.remove()
-        missing = [name for name in wanted if name not in kept]
-        if missing:
-            raise Invalid(f"the forward pass never calls layer {missing[0]!r} as a module")
-        # An in-place operation (ReLU) may have overwritten what a hook kept: then keep that layer's
-        # own tensor and let the pass go on with a copy.
-        spoiled = {name for name, version in versions.items() if kept[name]._version != version}
-        if not spoiled:
-            return kept
-        cloned |= spoiled
-
-
-@contextlib.contextmanager
-def evaluating(module: nn.Module) -> Iterator[None]:
-    """Put a module and its parts into evaluation mode and give every train flag back."""
-    flags = [(m, m.training) for m in module.modules()]
-    module.eval()
-    try:
-        yield
-    finally:
-        for part, training in flags:
-            part.training = training

@@ -1,5 +1,8 @@
 """Canvases: what renders an image from parameters."""
 
+# pyright: reportUnknownMemberType=false, reportUnknownVariableType=false
+# (torch.fft carries no annotations)
+
 from __future__ import annotations
 
 from collections.abc import Callable
@@ -9,7 +12,10 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from innervision.errors import Invalid
+
 Size = tuple[int, int]
+"""Height and width in pixels."""
 
 
 class Canvas(Protocol):
@@ -30,24 +36,27 @@ class Canvas(Protocol):
         ...
 
     def state(self) -> dict[str, Tensor]:
-        """Return every tensor that `restore` needs to show the same picture again."""
+        """Return copies of every tensor that `restore` needs to show the same picture again."""
         ...
 
     def restore(self, state: dict[str, Tensor]) -> None:
-        """Take a state back."""
+        """Take a state back; it may be of another size, and is not changed by what follows."""
         ...
 
 
 class Pixels:
     """The pixels themselves, measured in `unit`: image = parameter · unit.
 
-    unit: what one step of the parameter is in sRGB 0..1, a number or one a channel; it sets what a
-    learning rate means (the article's 3.0 is in units of the network's std). L-BFGS is blind to it.
+    image: (1, 3, h, w), sRGB 0..1, copied. unit: what one step of the parameter is in sRGB 0..1, a number
+    or one a channel; it sets what a learning rate means (the article's 3.0 is in units of the network's
+    std). L-BFGS all but ignores it.
     """
 
+    @torch.inference_mode(False)
     def __init__(self, image: Tensor, unit: Tensor | float = 1.0) -> None:
-        self.unit = torch.as_tensor(unit, dtype=image.dtype, device=image.device).view(1, -1, 1, 1)
-        self.parameter = (image.detach() / self.unit).contiguous().requires_grad_()
+        picture = _picture(image)
+        self.unit = torch.as_tensor(unit).detach().clone().to(picture).view(1, -1, 1, 1)
+        self.parameter = (picture / self.unit).requires_grad_()
 
     def render(self) -> Tensor:
         return self.parameter * self.unit
@@ -73,10 +82,11 @@ class Detail:
     frequency in cycles a pixel, ε = 1/32. slope −½ needs about 1.3 times fewer L-BFGS evaluations than
     pixels; slope 0 is pixels. The parameter has the image's shape and starts at 0.
 
-    photos: gives the photograph at a size. A canvas resized by it takes only the detail along
-    (`carried`), so that the photograph's own fine grain stays sharp.
+    photo: (1, 3, h, w), sRGB 0..1, copied. photos: gives the photograph at a size. A canvas resized by it
+    takes only the detail along (`carried`), so that the photograph's own fine grain stays sharp.
     """
 
+    @torch.inference_mode(False)
     def __init__(
         self,
         photo: Tensor,
@@ -86,29 +96,30 @@ class Detail:
         slope: float = -0.5,
         gain: float = 3 / 255,
     ) -> None:
-        self.photo = photo.detach()
+        self.photo = _picture(photo)
         self.photos = photos
-        self.carried = torch.zeros_like(self.photo) if carried is None else carried
+        self.carried = torch.zeros_like(self.photo) if carried is None else carried.detach().to(self.photo)
         self.slope = slope
         self.gain = gain
-        self.parameter = torch.zeros_like(self.photo, memory_format=torch.contiguous_format).requires_grad_()
+        self.parameter = torch.zeros_like(self.photo).requires_grad_()
         self.shape = self._shape()
 
     def _shape(self) -> Tensor:
         h, w = self.photo.shape[-2:]
-        fy = torch.fft.fftfreq(h, device=self.photo.device, dtype=self.photo.dtype)[:, None]
-        fx = torch.fft.rfftfreq(w, device=self.photo.device, dtype=self.photo.dtype)[None, :]
+        fy: Tensor = torch.fft.fftfreq(h, device=self.photo.device, dtype=self.photo.dtype)[:, None]
+        fx: Tensor = torch.fft.rfftfreq(w, device=self.photo.device, dtype=self.photo.dtype)[None, :]
         r = (fx.square() + fy.square()).sqrt()
         return self.gain * ((r + 1 / 32) / (1 / 2 + 1 / 32)).pow(self.slope)
 
-    def _detail(self) -> Tensor:
-        return torch.fft.irfft2(torch.fft.rfft2(self.parameter) * self.shape, s=self.photo.shape[-2:])
+    def _filtered(self, image: Tensor, spectrum: Tensor) -> Tensor:
+        out: Tensor = torch.fft.irfft2(torch.fft.rfft2(image) * spectrum, s=image.shape[-2:])
+        return out
 
     def render(self) -> Tensor:
-        return self.photo + self.carried + self._detail()
+        return self.photo + self.carried + self._filtered(self.parameter, self.shape)
 
     def resized(self, size: Size) -> Detail:
-        detail = self.carried + self._detail().detach()
+        detail = self.carried + self._filtered(self.parameter, self.shape).detach()
         if self.photos is not None:
             photo, carried = self.photos(size), _resize(detail, size)
         else:
@@ -117,8 +128,7 @@ class Detail:
 
     @torch.no_grad()
     def repainted(self, image: Tensor) -> None:
-        change = torch.fft.rfft2(image - self.render())
-        self.parameter.add_(torch.fft.irfft2(change / self.shape, s=self.photo.shape[-2:]))
+        self.parameter.add_(self._filtered(image - self.render(), 1 / self.shape))
 
     def state(self) -> dict[str, Tensor]:
         return {
@@ -131,6 +141,17 @@ class Detail:
         self.photo, self.carried = state["photo"].clone(), state["carried"].clone()
         self.parameter = state["parameter"].clone().requires_grad_()
         self.shape = self._shape()
+
+
+def _picture(image: Tensor) -> Tensor:
+    """Copy an image for a canvas: contiguous (L-BFGS wants it so), in float32 or better."""
+    if image.ndim != 4 or not image.is_floating_point():
+        raise Invalid(
+            f"a canvas wants an image of floating point numbers in 0..1, (1, 3, height, width), "
+            f"not {image.dtype} {tuple(image.shape)}"
+        )
+    dtype = image.dtype if image.dtype == torch.float64 else torch.float32
+    return image.detach().to(dtype, copy=True, memory_format=torch.contiguous_format)
 
 
 def _resize(image: Tensor, size: Size) -> Tensor:

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import copy
 import math
-from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Generator, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
 from functools import partial
 from typing import Any
 
@@ -22,22 +23,15 @@ from innervision.network import Network
 
 @dataclass(frozen=True)
 class Lbfgs:
-    """L-BFGS (Liu & Nocedal 1989) without line search, one evaluation a step.
+    """L-BFGS without line search, one evaluation a step (see `LimitedMemory`).
 
     history: pairs kept; each costs two images of memory (100 → 20 pairs: a few per cent more evaluations).
     """
 
     history: int = 20
 
-    def __call__(self, parameter: Tensor) -> torch.optim.Optimizer:
-        return torch.optim.LBFGS(
-            [parameter],
-            lr=1.0,
-            max_iter=1,
-            history_size=self.history,
-            tolerance_grad=0.0,
-            tolerance_change=0.0,
-        )
+    def __call__(self, parameter: Tensor) -> LimitedMemory:
+        return LimitedMemory(parameter, self.history)
 
 
 @dataclass(frozen=True)
@@ -52,7 +46,11 @@ class Adam:
 
 @dataclass(frozen=True)
 class Stage:
-    """Everything that changes with scale. One step is one evaluation of the objective."""
+    """Everything that changes with scale. One step is one evaluation of the objective.
+
+    size: what the canvas is resized to first (None: left as it is). view: how the network looks at the image
+    in each step; the terms that judge the image itself see it whole. edits: made in order after each step.
+    """
 
     objective: Objective
     steps: int
@@ -62,7 +60,7 @@ class Stage:
     edits: tuple[Edit, ...] = ()
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Frame:
     """One evaluation: the image that was judged, and the value of every term for it.
 
@@ -73,14 +71,17 @@ class Frame:
     step: int
     count: int
     steps: int
-    image: Tensor  # (1, 3, h, w) sRGB, detached, on the canvas's device; values may leave 0..1
+    image: Tensor = field(repr=False)
+    """(1, 3, h, w), sRGB, detached, on the canvas's device; values may leave 0..1."""
     total: float
     values: dict[str, float]
     last: bool
     """Whether this is the stage's last step."""
-    checkpoint: Callable[[], dict[str, Any]]
+    checkpoint: Callable[[], dict[str, Any]] = field(repr=False)
     """Returns all that `descend(..., resume=)` needs to go on after this step, bit for bit on a CPU.
-    Valid until the next frame is asked for."""
+
+    It stays as it is, but must be asked for before the next frame; later it raises Invalid.
+    """
 
 
 class _Descent:
@@ -89,102 +90,129 @@ class _Descent:
     def __init__(self, network: Network, canvas: Canvas, generator: torch.Generator | None) -> None:
         self.network = network
         self.canvas = canvas
-        self.generator = generator
+        self.generator = generator or torch.Generator().manual_seed(0)
         self.optimiser: LimitedMemory | torch.optim.Optimizer | None = None
+        self.objective: Objective | None = None
+        self.at = (0, 0)
 
-    def begin(self, stage: Stage, canvas: Canvas) -> None:
+    # The caller may be under no_grad() or inference_mode(); what is made and done here is not. (Leaving
+    # inference_mode() turns gradients on, even under no_grad().)
+    @torch.inference_mode(False)
+    def begin(self, stage: Stage) -> None:
+        """Resize the canvas and take a fresh optimiser, with the scale of the one before."""
         before, pixels = self.optimiser, self.canvas.parameter.numel()
-        self.canvas = canvas
-        self.optimiser = stage.optimiser(canvas.parameter)
+        if stage.size is not None:
+            self.canvas = self.canvas.resized(stage.size)
+        self.optimiser = stage.optimiser(self.canvas.parameter)
+        alike = self.objective is not None and _signs(self.objective) == _signs(stage.objective)
+        self.objective = stage.objective
         if isinstance(self.optimiser, LimitedMemory) and isinstance(before, LimitedMemory) and before.scale:
             # a mean over more pixels has smaller gradients, and bears longer steps, by as much
-            self.optimiser.scale = before.scale * canvas.parameter.numel() / pixels
+            more = self.canvas.parameter.numel() / pixels
+            self.optimiser.scale = before.scale * more if alike else None
 
-    def step(self, stage: Stage, step: int, where: str) -> tuple[Tensor, float, dict[str, float]]:
+    @torch.inference_mode(False)
+    def step(self, stage: Stage, number: int, step: int) -> tuple[Tensor, float, dict[str, float]]:
         """Evaluate once, move once; return the image judged, its total and its terms."""
         optimiser = self.optimiser
         assert optimiser is not None
         seen: list[tuple[Tensor, float, dict[str, float]]] = []
 
-        def closure() -> Tensor:
+        def closure() -> Any:  # a float, torch says, and takes a tensor
             optimiser.zero_grad()
             image = self.canvas.render()
-            looked = stage.view(image, self.generator)
-            activations = self.network.features(looked, stage.objective.layers)
+            activations = self.network.features(stage.view(image, self.generator), stage.objective.layers)
             total, values = stage.objective(activations, image)
-            numbers = {name: float(value) for name, value in values.items()}
-            _check(float(total.detach()), numbers, where)
+            # one transfer for all: each would make a GPU wait
+            whole, *parts = torch.stack([total.detach(), *values.values()]).tolist()
+            numbers = dict(zip(values, parts, strict=True))
+            _check(whole, numbers, f"step {step} of stage {number + 1}")
             total.backward()
-            seen.append((image.detach(), float(total.detach()), numbers))
+            seen.append((image.detach(), whole, numbers))
             return total
 
-        # The caller may be under no_grad() or inference_mode(): this step is not.
-        with torch.inference_mode(False), torch.enable_grad():
-            optimiser.step(closure)
+        optimiser.step(closure)
         if stage.edits:
             with torch.no_grad():
                 image = self.canvas.render()
                 for edit in stage.edits:
                     image = edit(image, step)
                 self.canvas.repainted(image)
+        self.at = (number, step)
         return seen[0]
 
-    def checkpoint(self, stage: int, step: int) -> dict[str, Any]:
+    def checkpoint(self, number: int, step: int) -> dict[str, Any]:
+        if self.at != (number, step):
+            raise Invalid(
+                f"the descent has gone on from step {step} of stage {number + 1} to step {self.at[1]} of "
+                f"stage {self.at[0] + 1}: take a frame's checkpoint before asking for the next"
+            )
         assert self.optimiser is not None
         return {
-            "stage": stage,
+            "stage": number,
             "step": step,
             "canvas": self.canvas.state(),
-            "optimiser": self.optimiser.state_dict(),
-            "generator": None if self.generator is None else self.generator.get_state(),
+            "optimiser": _copy(self.optimiser.state_dict(), self.optimiser),
+            "generator": self.generator.get_state(),
         }
 
-    def resume(self, stage: Stage, canvas: Canvas, saved: dict[str, Any]) -> None:
-        canvas.restore(saved["canvas"])
-        self.begin(stage, canvas)
-        assert self.optimiser is not None
-        self.optimiser.load_state_dict(saved["optimiser"])
-        if self.generator is not None and saved["generator"] is not None:
-            self.generator.set_state(saved["generator"])
+    @torch.inference_mode(False)
+    def resume(self, stage: Stage, saved: Mapping[str, Any]) -> None:
+        self.canvas.restore(saved["canvas"])
+        self.optimiser = stage.optimiser(self.canvas.parameter)
+        self.objective = stage.objective
+        self.optimiser.load_state_dict(_copy(saved["optimiser"], self.optimiser))
+        self.generator.set_state(saved["generator"])
 
 
 def descend(
     network: Network,
     canvas: Canvas,
-    stages: Sequence[Stage],
+    stages: Iterable[Stage],
     *,
     generator: torch.Generator | None = None,
-    resume: dict[str, Any] | None = None,
-) -> Iterator[Frame]:
+    resume: Mapping[str, Any] | None = None,
+) -> Generator[Frame]:
     """Descend each stage in turn, yielding a Frame a step.
 
-    Stopping is ceasing to iterate: nothing global is changed between frames. A stage with a size
-    starts from the canvas resized to it. resume: a `Frame.checkpoint()`, with the same canvas kind
-    and stages. Raises Invalid for a plan that cannot work, Diverged when a term is no longer a number.
+    Stopping is ceasing to iterate: nothing global is changed between frames. The canvas is moved in
+    place up to the first stage with a size, which starts from a resized copy. generator: what moving
+    views draw from (None: a fresh one of seed 0). resume: a `Frame.checkpoint()`, with a canvas of the
+    same kind and the same stages; then the first frame is the one after it.
+    Raises Invalid, at once, for a plan that cannot work, and Diverged when a term is no longer a number.
     """
-    _check_plan(network, stages)
-    descent = _Descent(network, canvas, generator)
-    first, done = (resume["stage"], resume["step"]) if resume else (0, 0)
-    steps = sum(stage.steps for stage in stages)
-    count = sum(stage.steps for stage in stages[:first]) + done
-    for number in range(first, len(stages)):
-        stage = stages[number]
+    plan = tuple(stages)
+    _check_plan(network, plan)
+    if resume is not None:
+        _check_resume(plan, resume)
+    return _frames(_Descent(network, canvas, generator), plan, resume)
+
+
+def _frames(descent: _Descent, plan: Sequence[Stage], resume: Mapping[str, Any] | None) -> Generator[Frame]:
+    first, done = (resume["stage"], resume["step"]) if resume is not None else (0, 0)
+    steps = sum(stage.steps for stage in plan)
+    count = sum(stage.steps for stage in plan[:first]) + done
+    for number, stage in enumerate(plan[first:], first):
         if resume is not None and number == first:
-            descent.resume(stage, descent.canvas, resume)
+            descent.resume(stage, resume)
         else:
-            fresh = descent.canvas if stage.size is None else _resized(descent.canvas, stage.size)
-            descent.begin(stage, fresh)
+            descent.begin(stage)
             done = 0
         for step in range(done + 1, stage.steps + 1):
             count += 1
-            image, total, values = descent.step(stage, step, f"step {step} of stage {number + 1}")
-            here = partial(descent.checkpoint, number, step)
-            yield Frame(number, step, count, steps, image, total, values, step == stage.steps, here)
+            image, total, values = descent.step(stage, number, step)
+            checkpoint = partial(descent.checkpoint, number, step)
+            yield Frame(number, step, count, steps, image, total, values, step == stage.steps, checkpoint)
 
 
-def _resized(canvas: Canvas, size: Size) -> Canvas:
-    with torch.inference_mode(False):
-        return canvas.resized(size)
+def _signs(objective: Objective) -> list[tuple[str, float]]:
+    """Return what tells whether two sizes' objectives ask for the same."""
+    return [(term.name, term.weight) for term in objective.terms]
+
+
+def _copy(state: dict[str, Any], optimiser: object) -> dict[str, Any]:
+    """Copy a state that its optimiser would go on to write into: torch's, not ours."""
+    return state if isinstance(optimiser, LimitedMemory) else copy.deepcopy(state)
 
 
 def _check_plan(network: Network, stages: Sequence[Stage]) -> None:
@@ -202,11 +230,28 @@ def _check_plan(network: Network, stages: Sequence[Stage]) -> None:
             )
 
 
-def _check(total: float, values: dict[str, float], where: str) -> None:
+def _check_resume(stages: Sequence[Stage], saved: Mapping[str, Any]) -> None:
+    missing = {"stage", "step", "canvas", "optimiser", "generator"} - saved.keys()
+    if missing:
+        raise Invalid(f"resume takes a Frame's checkpoint(); this one lacks {', '.join(sorted(missing))}")
+    number, step = saved["stage"], saved["step"]
+    if number >= len(stages) or step > stages[number].steps:
+        plan = ", ".join(str(stage.steps) for stage in stages)
+        raise Invalid(
+            f"the checkpoint is of step {step} of stage {number + 1}, and the stages have {plan} steps: "
+            "resume with the stages it was made with"
+        )
+    if ("pairs" in saved["optimiser"]) != isinstance(stages[number].optimiser, Lbfgs):
+        raise Invalid(f"stage {number + 1} had another optimiser: resume with the stages it was made with")
+
+
+def _check(total: float, values: Mapping[str, float], where: str) -> None:
     if math.isfinite(total):
         return
-    bad = next((name for name, value in values.items() if not math.isfinite(value)), "total")
+    bad = next((name for name, value in values.items() if not math.isfinite(value)), None)
+    what = "the total" if bad is None else f"the term {bad!r}"
+    value = total if bad is None else values[bad]
     raise Diverged(
-        f"the term '{bad}' is no longer a number at {where} ({values.get(bad, total)}): "
-        "give smaller weights or a smaller learning rate"
+        f"{what} is {value}, no longer a number, at {where}: give smaller weights, or Adam with a smaller "
+        "learning rate"
     )

@@ -8,6 +8,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from innervision.errors import Invalid
+
 Edit = Callable[[Tensor, int], Tensor]
 """(rendered image (1, 3, h, w), step from 1) -> the image to go on from."""
 
@@ -16,21 +18,28 @@ def clamp(low: Tensor | float, high: Tensor | float) -> Edit:
     """Keep the image within bounds: numbers, or one a channel (3,)."""
 
     def edit(image: Tensor, step: int) -> Tensor:
-        bounds = [
-            torch.as_tensor(v, dtype=image.dtype, device=image.device).view(1, -1, 1, 1) for v in (low, high)
-        ]
-        return torch.minimum(torch.maximum(image, bounds[0]), bounds[1])
+        least, most = (torch.as_tensor(bound).to(image).view(1, -1, 1, 1) for bound in (low, high))
+        return torch.minimum(torch.maximum(image, least), most)
 
     return edit
 
 
 def decay(rate: float) -> Edit:
     """Draw the image towards mid-grey by a share each step (Yosinski et al. 2015, θ_decay)."""
-    return lambda image, step: image.lerp(torch.full_like(image, 0.5), rate)
+
+    def edit(image: Tensor, step: int) -> Tensor:
+        return 0.5 + (1 - rate) * (image - 0.5)
+
+    return edit
 
 
 def blur(sigma: float, every: int = 1) -> Edit:
-    """Blur the image by a Gaussian of sigma px each `every` steps (Yosinski et al. 2015, θ_b_width, θ_b_every)."""
+    """Blur the image by a Gaussian of sigma px after each `every` steps, the edge repeated outwards.
+
+    Yosinski et al. 2015, θ_b_width and θ_b_every. The kernel ends at 3 sigma.
+    """
+    if sigma <= 0 or every < 1:
+        raise Invalid(f"blur of {sigma} px every {every} steps: give a sigma above 0 and every from 1")
     radius = max(1, round(3 * sigma))
     x = torch.arange(-radius, radius + 1, dtype=torch.float64)
     kernel = torch.exp(-(x**2) / (2 * sigma**2))

@@ -43,7 +43,7 @@ class _Gram(torch.autograd.Function):
 
     @staticmethod
     @torch.autograd.function.once_differentiable
-    def backward(ctx: Any, gradient: Tensor) -> Tensor:
+    def backward(ctx: Any, gradient: Tensor) -> Tensor:  # pyright: ignore[reportIncompatibleMethodOverride]
         (activation,) = ctx.saved_tensors
         n, c, h, w = activation.shape
         rows = activation.permute(0, 2, 3, 1).flatten(1, 2)

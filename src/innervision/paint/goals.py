@@ -208,7 +208,8 @@ def _layers(network: Network, recipe: Recipe) -> tuple[Sequence[str], Sequence[s
     usual = next((row for row in LAYERS if network.name.startswith(row[0])), None)
     if usual is None and (content is None or style is None):
         raise Invalid(
-            f"no usual layers are known for {network.name}: name them with --content-layers and --style-layers "
+            f"no usual layers are known for {network.name}: "
+            "name them with --content-layers and --style-layers "
             f"(content_layers=, style_layers=); it has {', '.join(network.layers[:12])} …"
         )
     return content or (usual[1],) if usual else (), style or usual[2].split() if usual else ()

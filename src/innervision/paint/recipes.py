@@ -7,10 +7,12 @@ from dataclasses import Field, dataclass, field, fields, replace
 from types import MappingProxyType
 from typing import Any, Literal, TypedDict, Unpack
 
-from innervision.core.measures import DISTANCES, GRAM_NORMS
 from innervision.errors import Invalid, unknown
 
 Colour = Literal["free", "keep", "match", "transfer-only"]
+
+DISTANCES = ("mean", "sum", "half-root")  # as in core.measures, which would load torch for a mere --help
+GRAM_NORMS = ("hw", "chw", "none")
 
 COLOURS: Mapping[str, str] = MappingProxyType(
     {
@@ -63,7 +65,7 @@ class Recipe:
     every: int = _option(20, "steps between snapshots", group="Descent")
     start: str = _option("content", "what is painted over: content, noise, style, grey, or a picture file", group="Picture")
     seed: int = _option(0, "of the noise", group="Picture")
-    color: Colour = _option("free", "; ".join(f"{name}: {text}" for name, text in COLOURS.items()), choices=tuple(COLOURS), group="Picture")
+    color: Colour = _option("free", "; ".join(f"{name}: {text}" for name, text in COLOURS.items()), choices=tuple(COLOURS), group="Picture")  # noqa: RUF009
     color_match: Literal["covariance", "histogram"] = _option("covariance", "how colours are matched: mean and covariance, or each channel's histogram", choices=("covariance", "histogram"), group="Picture")
     net: str = _option("vgg19", "a network by name (see `innervision nets`), or FILE.py:FUNCTION for your own", group="Network")
     weights: str | None = _option(None, "a weights file for the network: .safetensors, .pth, .h5 or .npz", group="Network")
@@ -89,7 +91,9 @@ class Recipe:
     # fmt: on
 
     def __post_init__(self) -> None:
-        _positive(self, "size", "pixels", "style_size", "steps", "coarse_steps", "every", "history", "threads")
+        _positive(
+            self, "size", "pixels", "style_size", "steps", "coarse_steps", "every", "history", "threads"
+        )
         _positive(self, "learning_rate", "late_learning_rate", "until", "clamp", "tv_power")
         _not_negative(self, "late_steps", "content_weight", "style_weight", "tv_weight", "gamut_weight")
         for option in options():
@@ -108,7 +112,9 @@ class Recipe:
         elif self.stages not in ("auto", None):
             raise Invalid(f"stages is {self.stages!r}; it can be auto, none, or SIZE:STEPS,SIZE:STEPS,…")
         if self.optimiser == "lbfgs" and (self.clamp is not None or self.late_steps):
-            raise Invalid("clamp and late_steps go with --optimiser adam: L-BFGS cannot bear edits between steps")
+            raise Invalid(
+                "clamp and late_steps go with --optimiser adam: L-BFGS cannot bear edits between steps"
+            )
 
 
 class Options(TypedDict, total=False):
@@ -178,7 +184,7 @@ def recipe(preset: str = "gatys", **options: Unpack[Options]) -> Recipe:
     net = options.get("net", chosen.recipe.net)
     for family, changes in chosen.on.items():
         if net.startswith(family):
-            options = Options(**{**changes, **options})
+            chosen = replace(chosen, recipe=replace(chosen.recipe, **changes))
     return replace(chosen.recipe, **options)
 
 
@@ -220,4 +226,3 @@ PRESETS: Mapping[str, Preset] = MappingProxyType(
         ),
     }
 )  # fmt: skip
-

@@ -1,0 +1,141 @@
+"""The papers say what the code does: the command reference, the links, the examples."""
+
+from __future__ import annotations
+
+import ast
+import importlib
+import importlib.util
+import re
+import shlex
+from collections.abc import Iterator
+from pathlib import Path
+from types import ModuleType
+
+import click
+import pytest
+
+from innervision.cli import cli
+from innervision.nets import NETS
+from innervision.paint.recipes import PRESETS, options
+from innervision.samples import SAMPLES
+
+ROOT = Path(__file__).parents[1]
+PAPERS = sorted([*ROOT.glob("*.md"), *ROOT.glob("docs/*.md")])
+FENCE = re.compile(r"^```(\w*)[^\n]*\n(.*?)^```", re.MULTILINE | re.DOTALL)
+
+
+def generator() -> ModuleType:
+    spec = importlib.util.spec_from_file_location("generate_commands", ROOT / "docs/generate_commands.py")
+    assert spec is not None and spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+def commands(command: click.Command, path: str = "innervision") -> Iterator[tuple[str, click.Command]]:
+    yield path, command
+    if isinstance(command, click.Group):
+        ctx = click.Context(command)
+        for name in command.list_commands(ctx):
+            child = command.get_command(ctx, name)
+            assert child is not None, f"{path} lists {name}, which is not there"
+            yield from commands(child, f"{path} {name}")
+
+
+ALL = dict(commands(cli))
+
+
+def section(text: str, title: str) -> str:
+    found = re.search(rf"^## {re.escape(title)}\n(.*?)(?=^## |\Z)", text, re.MULTILINE | re.DOTALL)
+    assert found is not None, f"docs/commands.md has no section '{title}'"
+    return found[1]
+
+
+def examples(language: str) -> Iterator[tuple[Path, str]]:
+    for paper in PAPERS:
+        for kind, body in FENCE.findall(paper.read_text(encoding="utf-8")):
+            if kind == language:
+                yield paper, body
+
+
+def lines() -> Iterator[tuple[Path, list[str]]]:
+    """Yield every `innervision …` line of the papers' shell examples, as words."""
+    for paper, body in examples("sh"):
+        for line in body.replace("\\\n", " ").splitlines():
+            words = shlex.split(line, comments=True)
+            if words[:1] == ["innervision"]:
+                yield paper, words[1:]
+
+
+def test_the_command_reference_is_up_to_date() -> None:
+    committed = (ROOT / "docs/commands.md").read_text(encoding="utf-8")
+    assert committed == generator().page(), "run: python docs/generate_commands.py"
+
+
+@pytest.mark.parametrize("name", ALL)
+def test_every_command_and_option_is_in_the_reference(name: str) -> None:
+    text = section((ROOT / "docs/commands.md").read_text(encoding="utf-8"), name)
+    for param in ALL[name].params:
+        for flag in param.opts if isinstance(param, click.Option) else []:
+            assert f"| `{flag}`" in text or f", `{flag}`" in text, f"{name} {flag} is not documented"
+
+
+def test_every_recipe_option_is_one_of_stylize() -> None:
+    flags = {flag for param in ALL["innervision stylize"].params for flag in param.opts}
+    assert {"--" + each.name.replace("_", "-") for each in options()} <= flags
+
+
+def test_the_papers_examples_can_be_typed() -> None:
+    found = list(lines())
+    assert len(found) > 10, "the examples were not found"
+    for paper, words in found:
+        command: click.Command = cli
+        while isinstance(command, click.Group) and words and not words[0].startswith("-"):
+            child = command.get_command(click.Context(command), words[0])
+            assert child is not None, f"{paper.name}: no command '{words[0]}'"
+            command, words = child, words[1:]
+        with click.Context(command) as ctx:
+            command.parse_args(ctx, list(words))  # raises UsageError for an unknown option or a bad value
+
+
+def test_the_papers_python_is_python() -> None:
+    found = list(examples("python"))
+    assert found
+    for paper, body in found:
+        for node in ast.walk(ast.parse(body, str(paper))):
+            if isinstance(node, ast.ImportFrom):
+                assert node.module is not None
+                module = importlib.import_module(node.module)
+                missing = [alias.name for alias in node.names if not hasattr(module, alias.name)]
+                assert not missing, f"{paper.name}: {node.module} has no {missing}"
+
+
+def test_samples_named_in_the_papers_are_there() -> None:
+    for paper in PAPERS:
+        for name in re.findall(r"sample:([a-z-]+)", paper.read_text(encoding="utf-8")):
+            assert name in SAMPLES, f"{paper.name}: no sample '{name}'"
+
+
+@pytest.mark.parametrize("paper", PAPERS, ids=lambda paper: paper.name)
+def test_links_lead_somewhere(paper: Path) -> None:
+    text = FENCE.sub("", paper.read_text(encoding="utf-8"))
+    targets = [*re.findall(r"\]\(([^)\s]+)\)", text), *re.findall(r'(?:src|href)="([^"]+)"', text)]
+    for target in targets:
+        path = target.partition("#")[0]
+        if path and "://" not in target:
+            assert (paper.parent / path).exists(), f"{paper.name} links to {target}, which is not there"
+
+
+def test_tables_name_every_net_and_preset() -> None:
+    networks = (ROOT / "docs/networks.md").read_text(encoding="utf-8")
+    styles = (ROOT / "docs/style-transfer.md").read_text(encoding="utf-8")
+    assert not [name for name in NETS if f"`{name}`" not in networks]
+    assert not [name for name in PRESETS if f"`{name}`" not in styles]
+
+
+def test_both_readmes_show_the_same_commands() -> None:
+    code = [
+        [body for _, body in FENCE.findall((ROOT / name).read_text(encoding="utf-8"))]
+        for name in ("README.md", "README.zh.md")
+    ]
+    assert code[0] == code[1], "README.md and README.zh.md differ in their examples"
