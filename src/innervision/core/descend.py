@@ -1,5 +1,8 @@
 """descend(): the one loop that moves pixels."""
 
+# pyright: reportUnknownMemberType=false
+# (torch's own annotations are partial)
+
 from __future__ import annotations
 
 import copy
@@ -7,7 +10,7 @@ import math
 from collections.abc import Callable, Generator, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
-from typing import Any
+from typing import Any, cast
 
 import torch
 from torch import Tensor
@@ -124,11 +127,11 @@ class _Descent:
             activations = self.network.features(stage.view(image, self.generator), stage.objective.layers)
             total, values = stage.objective(activations, image)
             # one transfer for all: each would make a GPU wait
-            whole, *parts = torch.stack([total.detach(), *values.values()]).tolist()
-            numbers = dict(zip(values, parts, strict=True))
-            _check(whole, numbers, f"step {step} of stage {number + 1}")
+            numbers = cast(list[float], torch.stack([total.detach(), *values.values()]).tolist())
+            named = dict(zip(values, numbers[1:], strict=True))
+            _check(numbers[0], named, f"step {step} of stage {number + 1}")
             total.backward()
-            seen.append((image.detach(), whole, numbers))
+            seen.append((image.detach(), numbers[0], named))
             return total
 
         optimiser.step(closure)
@@ -234,7 +237,7 @@ def _check_resume(stages: Sequence[Stage], saved: Mapping[str, Any]) -> None:
     missing = {"stage", "step", "canvas", "optimiser", "generator"} - saved.keys()
     if missing:
         raise Invalid(f"resume takes a Frame's checkpoint(); this one lacks {', '.join(sorted(missing))}")
-    number, step = saved["stage"], saved["step"]
+    number, step = int(saved["stage"]), int(saved["step"])
     if number >= len(stages) or step > stages[number].steps:
         plan = ", ".join(str(stage.steps) for stage in stages)
         raise Invalid(

@@ -1,5 +1,8 @@
 """L-BFGS as an image wants it: one evaluation a step, no line search, a scale that outlives a size."""
 
+# pyright: reportUnknownMemberType=false
+# (torch's own annotations are partial)
+
 from __future__ import annotations
 
 from collections import deque
@@ -49,10 +52,10 @@ class LimitedMemory:
         if self._gradient is None or self._step is None:
             return
         change = g - self._gradient
-        curvature = float(change @ self._step)
-        if curvature > 1e-10 * float(change.norm()) * float(self._step.norm()):
+        curvature, square = float(change @ self._step), float(change @ change)
+        if square and curvature > 1e-10 * (square * float(self._step @ self._step)) ** 0.5:
             self._pairs.append((self._step, change, 1 / curvature))
-            self.scale = curvature / float(change @ change)
+            self.scale = curvature / square
 
     def _direction(self, g: Tensor) -> Tensor:
         if self.scale is None:  # nothing is known yet: a step too small to harm
@@ -72,7 +75,7 @@ class LimitedMemory:
         return q.neg_()
 
     def state_dict(self) -> dict[str, Any]:
-        """Return all that `load_state_dict` needs to go on bit for bit; memory is shared, never changed."""
+        """Return what `load_state_dict` needs to go on bit for bit; memory is shared, never written to."""
         return {
             "scale": self.scale,
             "pairs": list(self._pairs),

@@ -1,16 +1,19 @@
 """Measures: what an objective asks of activations and of the image itself."""
 
+# pyright: reportUnknownMemberType=false
+# (torch's own annotations are partial)
+
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, cast
 
 import torch
 from torch import Tensor
 
 from innervision.core.objective import Objective, Term
-from innervision.errors import Invalid
+from innervision.errors import Invalid, unknown
 from innervision.network import Network
 
 Statistic = Callable[[Tensor], Tensor]
@@ -18,6 +21,7 @@ Statistic = Callable[[Tensor], Tensor]
 
 DISTANCES = ("mean", "sum", "half-root")
 GRAM_NORMS = ("hw", "chw", "none")
+FORMS = ("mean", "sum", "pairs")
 
 _ROWS = 4096  # rows a partial Gram product sums in one go: bfloat16 products are rounded once a block
 
@@ -32,12 +36,12 @@ class _Gram(torch.autograd.Function):
 
     @staticmethod
     def forward(ctx: Any, activation: Tensor) -> Tensor:
-        rows = activation.permute(0, 2, 3, 1).flatten(1, 2)  # (n, h·w, c): a view when channels last
         ctx.save_for_backward(activation)
+        rows = activation.flatten(2).transpose(1, 2)  # (n, h·w, c): a view, whatever the layout
         n, _, c = rows.shape
         precise = activation.dtype if activation.dtype == torch.float64 else torch.float32
         total = torch.zeros(n, c, c, dtype=precise, device=activation.device)
-        for block in rows.split(_ROWS, dim=1):
+        for block in cast(tuple[Tensor, ...], rows.split(_ROWS, dim=1)):
             total += block.transpose(1, 2) @ block
         return total
 
@@ -45,10 +49,9 @@ class _Gram(torch.autograd.Function):
     @torch.autograd.function.once_differentiable
     def backward(ctx: Any, gradient: Tensor) -> Tensor:  # pyright: ignore[reportIncompatibleMethodOverride]
         (activation,) = ctx.saved_tensors
-        n, c, h, w = activation.shape
-        rows = activation.permute(0, 2, 3, 1).flatten(1, 2)
+        rows: Tensor = activation.flatten(2).transpose(1, 2)
         both = (gradient + gradient.transpose(1, 2)).to(activation.dtype)
-        return (rows @ both).view(n, h, w, c).permute(0, 3, 1, 2)
+        return (rows @ both).transpose(1, 2).view(activation.shape)  # channels last
 
 
 def gram(activation: Tensor, norm: str = "hw") -> Tensor:
@@ -56,18 +59,21 @@ def gram(activation: Tensor, norm: str = "hw") -> Tensor:
 
     norm: "hw" divides by h·w, so that a size keeps its meaning (Gatys et al. 2016, eq. 5, with the
     1/M² of eq. 6 taken inside); "chw" by c·h·w (Johnson et al. 2016, and the article); "none" is
-    eq. 5 as printed. Half-precision activations are summed in float32.
+    eq. 5 as printed. Half-precision activations are summed in float32: bfloat16 a block of positions at a
+    time, float16, whose squares would leave its range, from the start. Once differentiable.
     """
+    if activation.ndim != 4:
+        raise Invalid(f"a Gram matrix is of an activation (n, c, h, w), not {tuple(activation.shape)}")
     _, c, h, w = activation.shape
     divisor = {"hw": h * w, "chw": c * h * w, "none": 1}.get(norm)
     if divisor is None:
-        raise Invalid(f"Gram norm {norm!r}; there are {', '.join(GRAM_NORMS)}")
-    # scaled before the product: so a bfloat16 gradient on the way back stays in range
-    matrix: Tensor = _Gram.apply(activation)  # pyright: ignore[reportAssignmentType]
+        raise unknown("Gram norm", norm, GRAM_NORMS)
+    whole = activation.float() if activation.dtype == torch.float16 else activation
+    matrix = cast(Tensor, _Gram.apply(whole))
     return matrix / divisor
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Match:
     """Squared distance of one layer's statistic from a target."""
 
@@ -78,16 +84,20 @@ class Match:
     positions: int  # h·w of the layer, for "half-root"
 
     def __call__(self, activations: Mapping[str, Tensor], image: Tensor) -> Tensor:
-        difference = self.by(activations[self.layer]) - self.target
-        square = difference.square()
+        statistic = self.by(activations[self.layer])
+        if statistic.shape[1:] != self.target.shape[1:]:
+            raise Invalid(
+                f"{self.layer} gives {_by(statistic)} where the target has {_by(self.target)}: "
+                "give the target at the picture's size"
+            )
+        square = (statistic - self.target).square()
         match self.distance:
             case "mean":
                 return square.mean()
             case "sum":
                 return square.sum()
             case _:
-                channels = difference.shape[1]
-                return square.sum() / (2 * channels**0.5 * self.positions**0.5)
+                return square.sum() / (2 * statistic.shape[1] ** 0.5 * self.positions**0.5)
 
 
 def match(
@@ -112,7 +122,7 @@ def match(
     if not names:
         raise Invalid("match() needs at least one layer")
     if distance not in DISTANCES:
-        raise Invalid(f"distance {distance!r}; there are {', '.join(DISTANCES)}")
+        raise unknown("distance", distance, DISTANCES)
     layer_weights = [1.0] * len(names) if weights is None else list(weights)
     if len(layer_weights) != len(names):
         raise Invalid(
@@ -124,47 +134,87 @@ def match(
         raise Invalid("the targets' weights must sum to more than 0")
     means: dict[str, Tensor] = {}
     positions: dict[str, int] = {}
-    with torch.no_grad():
+    with torch.inference_mode(False), torch.no_grad():
         for picture, weight in pictures:
             for layer, activation in network.features(picture, names).items():
                 part = by(activation) * (weight / total)
+                if layer in means and means[layer].shape != part.shape:
+                    raise Invalid(
+                        f"the targets differ in size: {layer} gives {_by(means[layer])} and {_by(part)}"
+                    )
                 means[layer] = means[layer] + part if layer in means else part
-                positions[layer] = activation.shape[-1] * activation.shape[-2]
-    return Objective(
-        tuple(
-            Term(
-                f"{name} {layer}",
-                Match(layer, means[layer].detach(), by, distance, positions[layer]),
-                (layer,),
-                w,
-            )
-            for layer, w in zip(names, layer_weights, strict=True)
-        )
+                positions[layer] = activation[0, 0].numel()
+    terms = (
+        Term(f"{name} {layer}", Match(layer, means[layer], by, distance, positions[layer]), (layer,), w)
+        for layer, w in zip(names, layer_weights, strict=True)
     )
+    return Objective(tuple(terms))
+
+
+def _by(statistic: Tensor) -> str:
+    return "x".join(str(n) for n in statistic.shape[1:])
+
+
+@dataclass(frozen=True)
+class Excite:
+    """Minus the mean answer of a layer, or of one of its channels."""
+
+    layer: str
+    channel: int | None
+
+    def __call__(self, activations: Mapping[str, Tensor], image: Tensor) -> Tensor:
+        a = activations[self.layer]
+        if self.channel is not None:
+            if not 0 <= self.channel < a.shape[1]:
+                raise Invalid(f"no channel {self.channel} in {self.layer}, which has 0 … {a.shape[1] - 1}")
+            a = a[:, self.channel]
+        return -same(a).mean()
 
 
 def excite(layer: str, channel: int | None = None) -> Objective:
-    """Ask a layer, or one of its channels, to answer as strongly as it can (mean activation, negated)."""
+    """Ask a layer, or one of its channels, to answer as strongly as it can (mean activation, negated).
 
-    def measure(activations: Mapping[str, Tensor], image: Tensor) -> Tensor:
-        a = activations[layer]
-        if channel is not None:
-            if not 0 <= channel < a.shape[1]:
-                raise Invalid(f"no channel {channel} in {layer}, which has 0 … {a.shape[1] - 1}")
-            a = a[:, channel]
-        return -a.float().mean() if a.dtype != torch.float64 else -a.mean()
-
+    channel: an index into the activation's second dimension. A unit that ReLU holds at 0 gives no
+    gradient: take the layer before it.
+    """
     where = layer if channel is None else f"{layer}:{channel}"
-    return Objective((Term(f"excite {where}", measure, (layer,)),))
+    return Objective((Term(f"excite {where}", Excite(layer, channel), (layer,)),))
+
+
+@dataclass(frozen=True)
+class Energy:
+    """-½ of a layer's mean square."""
+
+    layer: str
+
+    def __call__(self, activations: Mapping[str, Tensor], image: Tensor) -> Tensor:
+        return -0.5 * same(activations[self.layer]).square().mean()
 
 
 def energy(layer: str) -> Objective:
     """Ask a layer for more of whatever it sees: -½ mean a² (Deep Dream, Mordvintsev et al. 2015)."""
+    return Objective((Term(f"energy {layer}", Energy(layer), (layer,)),))
 
-    def measure(activations: Mapping[str, Tensor], image: Tensor) -> Tensor:
-        return -0.5 * same(activations[layer]).square().mean()
 
-    return Objective((Term(f"energy {layer}", measure, (layer,)),))
+@dataclass(frozen=True, eq=False)
+class Smooth:
+    """Total variation of the image."""
+
+    power: float
+    form: str
+    scale: Tensor | float
+
+    def __call__(self, activations: Mapping[str, Tensor], image: Tensor) -> Tensor:
+        y = image * torch.as_tensor(self.scale).to(image).view(1, -1, 1, 1)
+        right, down = y.diff(dim=-1), y.diff(dim=-2)
+        if self.form == "pairs":
+            return (right[..., :-1, :].square() + down[..., :-1].square()).pow(self.power).sum()
+        return self._sum(right) + self._sum(down)
+
+    def _sum(self, difference: Tensor) -> Tensor:
+        powers = difference.square() if self.power == 2 else difference.abs().pow(self.power)
+        # a picture one pixel wide has no neighbours: 0, where mean() would be NaN
+        return powers.sum() / (max(1, powers.numel()) if self.form == "mean" else 1)
 
 
 def smooth(power: float = 2.0, *, form: str = "mean", scale: Tensor | float = 255.0) -> Objective:
@@ -172,29 +222,24 @@ def smooth(power: float = 2.0, *, form: str = "mean", scale: Tensor | float = 25
 
     form: "mean" averages |Δ|^power over neighbours right and down (a size keeps its meaning);
     "sum" adds them (the article: power 2); "pairs" adds (Δx² + Δy²)^power (titu1994: power 1.25).
+    power: from 1; below it, the gradient has no bound where the picture is even.
     scale: what 1.0 of the image is in the units measured: 255, or a network's range / std a channel.
     """
-
-    def measure(activations: Mapping[str, Tensor], image: Tensor) -> Tensor:
-        unit = torch.as_tensor(scale, dtype=image.dtype, device=image.device).view(1, -1, 1, 1)
-        y = image * unit
-        right, down = y.diff(dim=-1), y.diff(dim=-2)
-        if form == "pairs":
-            square = right[..., :-1, :].square() + down[..., :-1].square()
-            # t**1.25 has no second derivative at 0, but its first is 0 there, as it should be
-            return square.pow(power).sum()
-        parts = [d.square() if power == 2 else d.abs().pow(power) for d in (right, down) if d.numel()]
-        if not parts:
-            return image.sum() * 0.0
-        return (
-            sum((p.mean() for p in parts), torch.zeros_like(image.sum()))
-            if form == "mean"
-            else sum((p.sum() for p in parts), torch.zeros_like(image.sum()))
+    if form not in FORMS:
+        raise unknown("form of total variation", form, FORMS)
+    if not power >= 1:
+        raise Invalid(
+            f"a total variation of power {power:g} has no gradient where it is even: give 1 or more"
         )
+    return Objective((Term("smooth", Smooth(power, form, scale)),))
 
-    if form not in ("mean", "sum", "pairs"):
-        raise Invalid(f"total variation {form!r}; there are mean, sum, pairs")
-    return Objective((Term("smooth", measure),))
+
+@dataclass(frozen=True)
+class Gamut:
+    """The mean square, in 0..255 units, of what lies outside 0..255."""
+
+    def __call__(self, activations: Mapping[str, Tensor], image: Tensor) -> Tensor:
+        return (255.0 * (image - image.clamp(0, 1))).square().mean()
 
 
 def gamut() -> Objective:
@@ -203,9 +248,4 @@ def gamut() -> Objective:
     Inside an optimiser that may leave the gamut this costs nothing, and what is written is what was
     optimised: clipping a finished picture loses a third of the objective that was gained.
     """
-
-    def measure(activations: Mapping[str, Tensor], image: Tensor) -> Tensor:
-        outside = image - image.clamp(0, 1)
-        return (255.0 * outside).square().mean()
-
-    return Objective((Term("gamut", measure),))
+    return Objective((Term("gamut", Gamut()),))
