@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Iterator
-from pathlib import Path
+from pathlib import Path, PurePath
 
 import click
 
@@ -74,7 +73,7 @@ def _row(option: click.Option) -> str:
         flags += f" {value}"
     text = " ".join((option.help or "").split())
     if option.show_default:
-        default = option.default.as_posix() if isinstance(option.default, os.PathLike) else option.default
+        default = option.default.as_posix() if isinstance(option.default, PurePath) else option.default
         text += f" [default: {default}]"
     return f"| {flags} | {_escape(text)} |"
 
