@@ -452,7 +452,8 @@ def test_a_large_photograph_stays_small_in_memory(tmp_path: Path):
         "assert (picture.height, picture.width) == (9000, 12000)\n"
         "assert picture.tensor(images.fit(9000, 12000, longest=512)).shape == (1, 3, 384, 512)\n"
         # not getrusage: its peak survives fork and exec, so that it would be the test runner's own
-        "status = open('/proc/self/status').read()\n"
+        "from pathlib import Path\n"
+        "status = Path('/proc/self/status').read_text()\n"
         "print(status.split('VmHWM:')[1].split()[0])\n"
     )
     source = Path(images.__file__).parents[1]

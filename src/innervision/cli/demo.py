@@ -76,7 +76,9 @@ def paint(output: Path, options: Options, say: Say) -> Sequence[Painted]:
         for frame in painting:
             values.append((frame.count, frame.values))
             if painting.snapshot_due(frame):
-                change = f", {painting.changes[-1][1]:.1f} % changed" if painting.changes else ""
+                # a stage's first snapshot has no earlier one of its size to be compared with
+                counted, percent = painting.changes[-1] if painting.changes else (0, 0.0)
+                change = f", {percent:.1f} % changed" if counted == frame.count else ""
                 say(f"{style}: step {frame.count} of {frame.steps}{change}")
                 shots.append((f"step {frame.count}{change}", painting.show(frame)))
         seconds = time.monotonic() - start
@@ -122,7 +124,8 @@ def curve(values: Sequence[tuple[int, dict[str, float]]], path: Path) -> None:
     axes.tick_params(colors="#bbb")
     axes.xaxis.label.set_color("#bbb")
     axes.yaxis.label.set_color("#bbb")
-    axes.set_ylim(bottom=1e2)
+    # a first, long step of L-BFGS would leave no room for all that follows
+    axes.set_ylim(1e2, 3 * max(values[0][1].values()))
     axes.legend(facecolor="#111114", labelcolor="#ddd", edgecolor="#333", fontsize=8)
     with atomic(path) as draft:
         figure.savefig(draft, dpi=130)
