@@ -46,9 +46,7 @@ STARTS = ("content", "noise", "style", "grey")  # of a recipe's `start`; anythin
 @click.option(
     "--checkpoints", is_flag=True, help="save one at each snapshot, so that a crash can be resumed too"
 )
-@click.option(
-    "--dry-run", is_flag=True, help="say the sizes and the work; paint nothing"
-)
+@click.option("--dry-run", is_flag=True, help="say the sizes and the work; paint nothing")
 @click.option("--max-pixels", type=int, help="largest picture to read, in pixels [default: 178956970]")
 @click.option("--quiet", is_flag=True, help="say nothing but errors")
 @click.option("--json", "as_json", is_flag=True, help="write events as JSON lines to standard output")
