@@ -158,8 +158,8 @@ def test_the_frozen_chain_runs_no_convolution_past_it(
     plain, calls = F.conv2d, []
 
     def counted(*args: object, **options: object) -> Tensor:
-        calls.append(args[1].shape)  # type: ignore[attr-defined]
-        return plain(*args, **options)  # type: ignore[arg-type]
+        calls.append(args[1].shape)
+        return plain(*args, **options)
 
     monkeypatch.setattr(F, "conv2d", counted)
     net.features(picture(), [layer])
@@ -450,7 +450,7 @@ def test_the_network_says_what_it_is() -> None:
         ),
     ],
 )
-def test_wrap_prepares_the_picture(options: dict, by_hand) -> None:  # type: ignore[no-untyped-def]
+def test_wrap_prepares_the_picture(options: dict, by_hand) -> None:
     net = wrap(nn.Sequential(nn.Identity()), **options)
     image = picture(2, 3, 2, 2)
     expected = torch.stack(by_hand(*image.unbind(1)), 1)
@@ -460,7 +460,7 @@ def test_wrap_prepares_the_picture(options: dict, by_hand) -> None:  # type: ign
 
 def test_wrap_and_features_refuse_what_they_cannot_use() -> None:
     with pytest.raises(Invalid, match=r"wrap\(\) takes a torch.nn.Module, not function"):
-        wrap(F.relu)  # type: ignore[arg-type]
+        wrap(F.relu)
     with pytest.raises(Invalid, match="a value a channel"):
         wrap(Named(), mean=(0.5,))
     with pytest.raises(Invalid, match=r"sRGB in 0..1, not torch.uint8: divide by 255"):
