@@ -356,6 +356,19 @@ def test_the_callers_grad_mode_is_followed() -> None:
     assert not wrap(Named()).frozen().features(picture(), ["relu2"])["relu2"].requires_grad
 
 
+def test_autocast_is_followed() -> None:
+    plain, frozen = wrap(Named()), wrap(Named()).frozen()
+    frozen.module.load_state_dict(plain.module.state_dict())
+    slopes = []
+    for net in (plain, frozen):
+        image = picture().requires_grad_()
+        with torch.autocast("cpu", torch.bfloat16):
+            found = net.features(image, ["conv3"])["conv3"]
+        assert found.dtype == torch.bfloat16
+        slopes.append(torch.autograd.grad(found.float().sum(), image)[0])
+    torch.testing.assert_close(*slopes, rtol=0.05, atol=0.02)
+
+
 @pytest.mark.parametrize("frozen", [False, True])
 def test_answers_die_when_released(frozen: bool) -> None:
     """No reference cycle: with the collector off, memory goes back at once."""

@@ -168,8 +168,8 @@ def test_a_canvas_made_under_inference_mode_can_be_painted_on(kind: str) -> None
         canvas = CANVASES[kind](picture() * 1)
     assert slope(canvas).any()
     with torch.inference_mode():
-        unit = torch.tensor([0.5] * 3) * 1
-        canvas = Pixels(picture() * 1, unit)
+        unit = torch.tensor([0.5] * 3, dtype=torch.float64) * 1
+        canvas = Pixels(picture() * 1, unit.view(1, 3, 1, 1))
     assert slope(canvas).any()
 
 

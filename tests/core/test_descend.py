@@ -229,6 +229,34 @@ def test_lbfgs_takes_torchs_steps() -> None:
     torch.testing.assert_close(*paths, rtol=1e-7, atol=1e-9)
 
 
+@pytest.mark.parametrize("factor", [1e-12, 1.0, 1e12])
+def test_lbfgs_begins_with_a_step_of_length_one(factor: float) -> None:
+    x = torch.zeros(3, dtype=torch.float64, requires_grad=True)
+
+    def closure() -> Tensor:
+        x.grad = factor * torch.tensor([3.0, -1.0, 4.0], dtype=torch.float64)
+        return torch.tensor(0.0)
+
+    LimitedMemory(x, 5).step(closure)
+    torch.testing.assert_close(x.detach(), torch.tensor([-3.0, 1.0, -4.0], dtype=torch.float64) / 8)
+
+
+def test_lbfgs_forgets_a_memory_that_leads_uphill() -> None:
+    x = torch.zeros(1, dtype=torch.float64, requires_grad=True)
+    one = torch.ones(1, dtype=torch.float64)
+    memory = LimitedMemory(x, 5)
+    # by hand: a = -g, q = g - a·(-1) = 0, then q = 1·(-g - 0): against the gradient
+    state = {"scale": 0.25, "pairs": [(one, -one, -1.0)]}
+    memory.load_state_dict({**state, "recent": [], "place": None, "gradient": None, "step": None})
+
+    def closure() -> Tensor:
+        x.grad = 2 * one
+        return torch.tensor(0.0)
+
+    memory.step(closure)
+    assert float(x.detach()) == -0.5 and memory.state_dict()["pairs"] == []
+
+
 def test_lbfgs_rests_where_there_is_no_slope() -> None:
     network, start = small(), picture()
     frames = list(descend(network, Pixels(start), [Stage(match(network, start, ("conv2",)), 5)]))
@@ -477,6 +505,39 @@ def test_the_callers_mode_is_neither_felt_nor_changed(mode: Any, frozen: bool, k
     assert torch.is_grad_enabled()
     assert [total for _, total in got] == [total for _, total in expected]
     assert all(torch.equal(a, b) for (a, _), (b, _) in zip(got, expected, strict=True))
+
+
+class Plain:
+    """A user's own canvas, which takes no care of modes."""
+
+    def __init__(self, image: Tensor) -> None:
+        self.parameter = image.clone().requires_grad_()
+
+    def render(self) -> Tensor:
+        return self.parameter * 1
+
+    def resized(self, size: tuple[int, int]) -> Plain:
+        return Plain(torch.nn.functional.interpolate(self.parameter.detach(), size))
+
+    def repainted(self, image: Tensor) -> None:
+        self.parameter.copy_(image)
+
+    def state(self) -> dict[str, Tensor]:
+        return {"parameter": self.parameter.detach().clone()}
+
+    def restore(self, state: dict[str, Tensor]) -> None:
+        self.parameter = state["parameter"].clone().requires_grad_()
+
+
+@pytest.mark.parametrize("mode", [torch.no_grad, torch.inference_mode])
+def test_a_users_canvas_need_not_know_of_modes(mode: Any) -> None:
+    network, canvas = small(), Plain(picture())
+    stages = [Stage(excite("conv2"), 2, size=(6, 6), optimiser=Adam(0.1), edits=(clamp(0, 1),))]
+    expected = [(f.total, f.checkpoint()) for f in descend(network, canvas, stages)]
+    with mode():
+        assert [f.total for f in descend(network, canvas, stages)] == [total for total, _ in expected]
+        (last,) = descend(network, canvas, stages, resume=expected[0][1])
+        assert last.total == expected[1][0]
 
 
 def test_a_descent_dies_when_released() -> None:

@@ -42,7 +42,7 @@ class LimitedMemory:
         self.parameter.grad = None
 
     def step(self, closure: Callable[[], Tensor]) -> None:
-        """Evaluate once by `closure`, which fills the parameter's gradient, and move once."""
+        """Evaluate once by `closure`, which gives the parameter a new gradient tensor, and move once."""
         loss = float(closure().detach())
         gradient = self.parameter.grad
         assert gradient is not None
@@ -50,7 +50,7 @@ class LimitedMemory:
             if self._recent and loss > max(self._recent):
                 self._step_back(loss)
                 return
-            g = gradient.detach().clone().flatten()
+            g = gradient.flatten()
             self._learn(g)
             step = self._direction(g)
             self._place, self._gradient, self._step = self.parameter.detach().clone(), g, step

@@ -134,7 +134,7 @@ def match(
         raise Invalid("the targets' weights must sum to more than 0")
     means: dict[str, Tensor] = {}
     positions: dict[str, int] = {}
-    with torch.inference_mode(False), torch.no_grad():
+    with torch.no_grad():
         for picture, weight in pictures:
             for layer, activation in network.features(picture, names).items():
                 part = by(activation) * (weight / total)
