@@ -1,4 +1,4 @@
-"""Files that are written whole or not at all, and their checksums."""
+"""Files that are written whole or not at all, claimed by one process, and their checksums."""
 
 from __future__ import annotations
 
@@ -6,12 +6,27 @@ import errno
 import hashlib
 import os
 import secrets
+import sys
 from collections.abc import Generator
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import Literal
+from typing import IO, Literal
 
 from innervision.errors import InnervisionError
+
+if sys.platform == "win32":
+    import msvcrt
+
+    def claim(file: IO[bytes]) -> None:
+        """Lock an open file for this process, or raise BlockingIOError or PermissionError at once."""
+        msvcrt.locking(file.fileno(), msvcrt.LK_NBLCK, 1)
+else:
+    import fcntl
+
+    def claim(file: IO[bytes]) -> None:
+        """Lock an open file for this process, or raise BlockingIOError or PermissionError at once."""
+        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+
 
 _NO_ROOM = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
 

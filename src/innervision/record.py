@@ -16,7 +16,6 @@ import contextlib
 import json
 import os
 import secrets
-import sys
 import time
 from collections.abc import Generator, Iterable, Iterator, Mapping
 from dataclasses import asdict, dataclass, field, fields, replace
@@ -29,19 +28,7 @@ from PIL import Image, ImageDraw, ImageFont
 
 from innervision.core import Frame
 from innervision.errors import RunUnusable
-from innervision.files import atomic, disk
-
-if sys.platform == "win32":
-    import msvcrt
-
-    def _claim(file: IO[bytes]) -> None:
-        msvcrt.locking(file.fileno(), msvcrt.LK_NBLCK, 1)
-else:
-    import fcntl
-
-    def _claim(file: IO[bytes]) -> None:
-        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-
+from innervision.files import atomic, claim, disk
 
 RUNS = Path("runs")
 """Where runs lie unless a folder is named, below the working folder."""
@@ -267,7 +254,7 @@ def _take(folder: Path) -> IO[bytes]:
         folder.mkdir(parents=True, exist_ok=True)
         lock = (folder / ".lock").open("ab")
     try:
-        _claim(lock)
+        claim(lock)
     except (BlockingIOError, PermissionError):
         lock.close()
         raise RunUnusable(
@@ -285,7 +272,7 @@ def in_use(folder: Path | str) -> bool:
         return False
     with lock.open("ab") as file:
         try:
-            _claim(file)
+            claim(file)
         except (BlockingIOError, PermissionError):
             return True
         except OSError:

@@ -8,7 +8,6 @@ from __future__ import annotations
 import http.client
 import os
 import re
-import sys
 import time
 import urllib.error
 import urllib.request
@@ -25,19 +24,7 @@ from urllib.parse import urlsplit
 import platformdirs
 
 from innervision.errors import DownloadFailed, Invalid, WeightsMissing
-from innervision.files import atomic, checksum, disk, sha256
-
-if sys.platform == "win32":
-    import msvcrt
-
-    def _claim(file: IO[bytes]) -> None:
-        msvcrt.locking(file.fileno(), msvcrt.LK_NBLCK, 1)
-else:
-    import fcntl
-
-    def _claim(file: IO[bytes]) -> None:
-        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-
+from innervision.files import atomic, checksum, claim, disk, sha256
 
 __all__ = ["Progress", "atomic", "checksum", "download", "fetch", "home", "offline", "sha256"]
 
@@ -165,7 +152,7 @@ def _lock(path: Path) -> IO[bytes] | None:
     with disk(path):
         file = path.open("ab")
     try:
-        _claim(file)
+        claim(file)
         held = os.path.samestat(os.fstat(file.fileno()), path.stat())  # else its holder removed it meanwhile
     except (BlockingIOError, PermissionError, FileNotFoundError):
         held = False

@@ -107,7 +107,7 @@ def stylize(
             open_things.enter_context(run)
         painting = sit_down(order, seen.pictures, card, saved)
         if dry_run:
-            click.echo("\n".join(forecast(painting)))
+            click.echo("\n".join(introduce(painting)))
             return
         if run is None and not no_run:
             run = open_things.enter_context(record.open_run(where, card))
@@ -348,14 +348,3 @@ def explain(name: str) -> str:
     for family, changes in PRESETS[name].on.items():
         lines.append(f"  on {family}…: {', '.join(f'{key}={value!r}' for key, value in changes.items())}")
     return "\n".join(lines)
-
-
-def forecast(painting: Painting) -> list[str]:
-    """Return what the painting would be and would cost."""
-    from innervision.cli.progress import introduce
-
-    try:
-        from innervision.paint.estimate import estimate  # pyright: ignore
-    except ImportError:  # until paint.estimate is there
-        return introduce(painting)
-    return [*introduce(painting), *estimate(painting).lines()]
