@@ -107,6 +107,8 @@ def stylize(
             open_things.enter_context(run)
         painting = sit_down(order, seen.pictures, card, saved)
         if dry_run:
+            from innervision.cli.progress import introduce
+
             click.echo("\n".join(introduce(painting)))
             return
         if run is None and not no_run:
