@@ -8,11 +8,12 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from PIL import Image
 
-from innervision import record
+from innervision import record, sheets
 from innervision.core import Frame
 from innervision.errors import InnervisionError, RunUnusable
 from innervision.record import Input, Result, RunCard
@@ -69,6 +70,26 @@ def size(path: Path) -> tuple[int, int]:
         return picture.size
 
 
+TERMS = {
+    "total": [512.0, 256.0, 128.0, 64.0, 32.0, 16.0],
+    "content a": [128.0, 64.0, 32.0, 16.0, 8.0, 4.0],
+    "style b": [384.0, 192.0, 96.0, 48.0, 24.0, 12.0],
+}
+
+
+def tiles(path: Path, reds: tuple[int, ...]) -> list[tuple[int, int, int, int]]:
+    """Left, top, width and height of the picture that is (red, 0, 0) all over, for each red."""
+    found = []
+    with Image.open(path) as sheet:
+        pixels = np.asarray(sheet)
+    for red in reds:
+        rows, columns = np.nonzero((pixels == (red, 0, 0)).all(-1))
+        box = (columns.min(), rows.min(), np.ptp(columns) + 1, np.ptp(rows) + 1)
+        assert box[2] * box[3] == len(rows)
+        found.append(tuple(map(int, box)))
+    return found
+
+
 def counts(folder: Path, kind: str) -> list[int]:
     return [event["count"] for event in record.read_events(folder) if event["event"] == kind]
 
@@ -92,8 +113,11 @@ def test_a_run_leaves_card_events_snapshots_curve_and_sheet(tmp_path: Path) -> N
     for count in (2, 4, 6):
         with Image.open(folder / f"snapshots/{count:04d}.png") as picture:
             assert picture.getpixel((0, 0)) == (count, 0, 0)
-    assert size(folder / "curve.png") == (900, 500)
-    assert size(folder / "sheet.png") == (3 * 264 + 8, 288 + 8)
+    with Image.open(folder / "curve.png") as curve:
+        assert curve.tobytes() == sheets.curve(range(1, 7), TERMS).tobytes()
+    # margins of 16, three pictures of 240x160, 8 apart; below them two lines of 20 and a gap of 8
+    assert tiles(folder / "sheet.png", (2, 4, 6)) == [(16 + n * 248, 16, 240, 160) for n in range(3)]
+    assert size(folder / "sheet.png") == (16 + 3 * 248 - 8 + 16, 16 + 160 + 2 * 20 + 8 + 16)
     left = {path.name for path in folder.iterdir()}
     assert left == {".lock", "run.json", "events.jsonl", "snapshots", "curve.png", "sheet.png"}
 
@@ -216,4 +240,8 @@ def test_many_snapshots_make_a_sheet_of_twelve(tmp_path: Path) -> None:
     with record.open_run(tmp_path, card()) as run:
         list(run.watch(Halving(steps=60)))
         record.draw_sheet(record.read_events(tmp_path), tmp_path)
-    assert size(tmp_path / "sheet.png") == (4 * 264 + 8, 3 * 288 + 8)
+    # 12 of the 30, evenly from the first to the last: every 29/11th
+    chosen = (2, 8, 12, 18, 24, 28, 34, 38, 44, 50, 54, 60)
+    places = [(16 + n % 4 * 248, 16 + n // 4 * 216, 240, 160) for n in range(12)]
+    assert tiles(tmp_path / "sheet.png", chosen) == places
+    assert size(tmp_path / "sheet.png") == (16 + 4 * 248 - 8 + 16, 16 + 3 * 216 - 8 + 16)

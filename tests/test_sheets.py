@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import matplotlib
 import numpy as np
 import pytest
 import torch
@@ -152,3 +153,30 @@ def test_heat_of_flat_and_broken_maps():
         sheets.heat(torch.zeros(1, 2, 3))
     with pytest.raises(Invalid, match="low is 1 and high 1"):
         sheets.heat(torch.zeros(2, 3), low=1, high=1)
+
+
+def test_a_curve_is_drawn_where_its_numbers_are():
+    falling = [10.0**power for power in range(6, 0, -1)]
+    page = sheets.curve(range(1, 7), {"total": falling, "never": [0.0] * 6})
+    assert page.size == (1000, 800) and page.getpixel((0, 0)) == sheets.PAPER
+    pale = tuple(round(255 * part) for part in matplotlib.colormaps["Set3"](0)[:3])
+    rows, columns = np.nonzero((np.asarray(page)[:600] == pale).all(-1))  # above the legend
+    # powers of ten against steps: one straight line, from the upper left to the lower right
+    slope, start = np.polyfit(columns, rows, 1)
+    assert slope > 0 and np.abs(rows - slope * columns - start).max() < 6
+    assert columns.min() < 200 and columns.max() > 900 and rows.min() < 60 and rows.max() > 500
+    assert page.tobytes() == sheets.curve(range(1, 7), {"total": falling}).tobytes()  # no line, no name
+
+
+def test_what_lies_far_off_does_not_press_a_curve_flat():
+    near, steps = [8.0, 4.0, 2.0, 1.0, 0.5], range(5)
+    page = sheets.curve(steps, {"far": [1e-9, 1.0, 1e12, 1.0, 1.0], "near": near})
+    pale = tuple(round(255 * part) for part in matplotlib.colormaps["Set3"](1)[:3])
+    rows, _ = np.nonzero((np.asarray(page)[:600] == pale).all(-1))
+    assert np.ptp(rows) > 400
+
+
+def test_a_curve_of_nothing_and_one_of_the_wrong_length():
+    assert sheets.curve([], {}).size == sheets.curve([1], {"zero": [0.0]}).size == (1000, 800)
+    with pytest.raises(Invalid, match="'total' has 1 values for 2 counts"):
+        sheets.curve([1, 2], {"total": [1.0]})

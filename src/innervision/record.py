@@ -24,8 +24,9 @@ from pathlib import Path
 from typing import IO, Any, Protocol
 
 import torch
-from PIL import Image, ImageDraw, ImageFont
+from PIL import Image
 
+from innervision import sheets
 from innervision.core import Frame
 from innervision.errors import RunUnusable
 from innervision.files import atomic, claim, disk
@@ -338,54 +339,35 @@ def snapshot_event(frame: Frame, changes: Iterable[tuple[int, float]], file: str
 
 def draw_curve(events: Iterable[Mapping[str, Any]], path: Path) -> None:
     """Draw every term over the steps, on a logarithmic scale."""
-    from matplotlib.backends.backend_agg import FigureCanvasAgg  # not pyplot, which keeps global state
-    from matplotlib.figure import Figure
-
     frames = [event for event in events if event["event"] == "frame"]
     if not frames:
         return
-    figure = Figure(figsize=(9, 5), layout="constrained")
-    FigureCanvasAgg(figure)
-    axes = figure.add_subplot()
     names = dict.fromkeys(name for event in frames for name in event["values"])
-    lines = {"total": [event["total"] for event in frames]}
-    lines |= {name: [event["values"].get(name, 0.0) for event in frames] for name in names}
-    for name, values in lines.items():
-        shown = [value if value > 0 else float("nan") for value in values]
-        if any(value > 0 for value in values):
-            width = 2.0 if name == "total" else 1.0
-            axes.plot([event["count"] for event in frames], shown, label=name, linewidth=width)
-    axes.set(xlabel="evaluations", ylabel="weighted value")
-    if axes.lines:
-        axes.set_yscale("log")
-        axes.legend(fontsize="small")
+    lines = {name: [event["values"].get(name, 0.0) for event in frames] for name in names}
+    counts = [event["count"] for event in frames]
     with atomic(path) as draft:
-        figure.savefig(draft, dpi=100)
+        sheets.curve(counts, {"total": [event["total"] for event in frames], **lines}).save(draft)
 
 
-def draw_sheet(events: Iterable[Mapping[str, Any]], folder: Path, *, side: int = 256, most: int = 12) -> None:
+def draw_sheet(events: Iterable[Mapping[str, Any]], folder: Path, *, most: int = 12) -> None:
     """Set the snapshots side by side, each with its step and how much had changed; at most so many."""
     found = {event["count"]: event for event in events if event["event"] == "snapshot"}
     shown = [event for event in found.values() if (folder / "snapshots" / event["file"]).is_file()]
     if not shown:
         return
-    chosen = sorted({round(n * (len(shown) - 1) / max(1, most - 1)) for n in range(most)})
-    shown = [shown[n] for n in chosen if n < len(shown)] if len(shown) > most else shown
-    columns = min(4, len(shown))
-    cell, font = side + 32, ImageFont.load_default(14)
-    sheet = Image.new("RGB", (columns * (side + 8) + 8, -(-len(shown) // columns) * cell + 8), "white")
-    pen = ImageDraw.Draw(sheet)
-    for place, event in enumerate(shown):
-        with Image.open(folder / "snapshots" / event["file"]) as picture:
-            picture = picture.convert("RGB")
-        scale = side / max(picture.size)
-        picture = picture.resize([max(1, round(length * scale)) for length in picture.size])
-        x, y = 8 + place % columns * (side + 8), 8 + place // columns * cell
-        sheet.paste(picture, (x + (side - picture.width) // 2, y + (side - picture.height) // 2))
-        change = "" if event["change"] is None else f", {event['change']:.1f} % changed"
-        pen.text((x, y + side + 4), f"step {event['count']}{change}", fill="black", font=font)
-    with atomic(folder / "sheet.png") as draft:
-        sheet.save(draft)
+    if len(shown) > most:  # the first, the last, and what lies evenly between
+        shown = [shown[round(n * (len(shown) - 1) / (most - 1))] for n in range(most)]
+    labels = [snapshot_label(event) for event in shown]
+    with contextlib.ExitStack() as files, atomic(folder / "sheet.png") as draft:
+        paths = [folder / "snapshots" / event["file"] for event in shown]
+        pictures = [files.enter_context(Image.open(path)) for path in paths]
+        sheets.sheet(pictures, labels=labels, columns=4).save(draft)
+
+
+def snapshot_label(event: Mapping[str, Any]) -> str:
+    """Say a snapshot's step and, below, how much had changed."""
+    change = event["change"]
+    return f"step {event['count']}" + ("" if change is None else f"\n{change:.1f} % changed")
 
 
 def _plain(value: Any) -> Any:

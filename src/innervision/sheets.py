@@ -1,9 +1,10 @@
-"""Contact sheets: pictures side by side with a line under each; and single-channel maps in colour."""
+"""Pictures of results: contact sheets, single-channel maps in colour, curves over the steps."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+import statistics
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -15,7 +16,7 @@ from innervision.images import fit, to_bytes
 
 Colour = str | tuple[int, int, int]
 
-PAPER: Colour = (17, 17, 20)  # darker than any painting: it frames without joining in
+PAPER = (17, 17, 20)  # darker than any painting: it frames without joining in
 INK, FAINT = (236, 234, 228), (142, 140, 150)  # on dark paper
 DARK_INK, DARK_FAINT = (28, 28, 32), (104, 102, 110)  # on light paper
 
@@ -113,6 +114,52 @@ def heat(
     scaled = (numbers - least) / span if span > 0 else even
     coloured = matplotlib.colormaps["RdBu_r" if centred else "magma"](scaled, bytes=True)[..., :3]
     return Image.fromarray(np.where(finite[..., None], coloured, np.uint8(128)))
+
+
+def curve(
+    counts: Sequence[int],
+    lines: Mapping[str, Sequence[float]],
+    *,
+    xlabel: str = "step",
+    ylabel: str = "weighted value",
+) -> Image.Image:
+    """Draw every line over the counts on a logarithmic scale, where what is not above 0 leaves a gap.
+
+    The scale ends five powers of ten below and three above the median of each count's greatest value: what
+    starts at 0, or leaps for one step, does not press the others together. A line without a value above 0 is
+    left out. Raises `Invalid` for a line with more or fewer values than counts.
+    """
+    from matplotlib import colormaps
+    from matplotlib.backends.backend_agg import FigureCanvasAgg  # not pyplot, which keeps global state
+    from matplotlib.figure import Figure
+
+    for name, values in lines.items():
+        if len(values) != len(counts):
+            raise Invalid(f"{name!r} has {len(values)} values for {len(counts)} counts: give one a count")
+    shown = {name: [v if v > 0 else math.nan for v in values] for name, values in lines.items()}
+    shown = {name: values for name, values in shown.items() if any(v > 0 for v in values)}
+    paper, ink, faint = (f"#{r:02x}{g:02x}{b:02x}" for r, g, b in (PAPER, INK, FAINT))
+    figure = Figure((5, 4), dpi=200, layout="constrained", facecolor=paper)
+    canvas = FigureCanvasAgg(figure)
+    axes = figure.add_subplot(facecolor=paper, xlabel=xlabel, ylabel=ylabel)
+    axes.set_prop_cycle(color=colormaps["Set3"](range(12)))  # pale: legible on dark paper
+    for name, values in shown.items():
+        axes.plot(counts, values, label=name, linewidth=1.5)
+    if shown:
+        axes.set_yscale("log")
+        columns = ([v for v in column if 0 < v < math.inf] for column in zip(*shown.values(), strict=True))
+        found = [column for column in columns if column]
+        middle = statistics.median(map(max, found))
+        drawn = [v for column in found for v in column if 1e-5 <= v / middle <= 1e3]
+        axes.set_ylim(min(drawn) / 1.5, max(drawn) * 1.5)
+        figure.legend(loc="outside lower center", ncols=3, frameon=False, fontsize=9, labelcolor=ink)
+    axes.tick_params(which="both", colors=faint, labelcolor=ink)
+    axes.spines[:].set_color(faint)
+    axes.spines[["top", "right"]].set_visible(False)
+    for label in (axes.xaxis.label, axes.yaxis.label):
+        label.set_color(ink)
+    canvas.draw()
+    return Image.fromarray(np.asarray(canvas.buffer_rgba())).convert("RGB")
 
 
 def _tile(image: Tensor | Image.Image, side: int, paper: tuple[int, ...]) -> Image.Image:

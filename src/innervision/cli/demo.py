@@ -7,13 +7,11 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from importlib import resources
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import click
 
 if TYPE_CHECKING:
-    from PIL import Image
-
     from innervision.paint.recipes import Options
 
 PHOTO = "chelsea"
@@ -64,27 +62,28 @@ def paint(output: Path, options: Options, say: Say) -> Sequence[Painted]:
     """Paint the photograph in each style; write the pictures, the sheets and the curves."""
     from PIL import Image
 
-    from innervision import images, stylize
+    from innervision import images, record, sheets, stylize
     from innervision.see import activations
 
     made: list[Painted] = []
     for style, title in STYLES.items():
         start = time.monotonic()
         painting = stylize(f"sample:{PHOTO}", f"sample:{style}", **options)
-        shots: list[tuple[str, Image.Image]] = []
-        values: list[tuple[int, dict[str, float]]] = []
+        events: list[dict[str, Any]] = []
+        shots: list[Image.Image] = []
+        labels: list[str] = []
         for frame in painting:
-            values.append((frame.count, frame.values))
+            events.append(record.frame_event(frame, time.monotonic() - start))
             if painting.snapshot_due(frame):
-                # a stage's first snapshot has no earlier one of its size to be compared with
-                counted, percent = painting.changes[-1] if painting.changes else (0, 0.0)
-                change = f", {percent:.1f} % changed" if counted == frame.count else ""
-                say(f"{style}: step {frame.count} of {frame.steps}{change}")
-                shots.append((f"step {frame.count}{change}", painting.show(frame)))
+                event = record.snapshot_event(frame, painting.changes)
+                label = record.snapshot_label(event)
+                say(f"{style}: {', '.join(label.splitlines())}")
+                shots.append(painting.show(frame))
+                labels.append(label)
         seconds = time.monotonic() - start
         painting.save(output / f"painted-{style}.jpg")
-        images.write(contact(shots), output / f"snapshots-{style}.jpg")
-        curve(values, output / f"curve-{style}.png")
+        images.write(sheets.sheet(shots, labels=labels, tile=380), output / f"snapshots-{style}.jpg")
+        record.draw_curve(events, output / f"curve-{style}.png")
         images.write(Image.fromarray(images.read(f"sample:{style}").pixels), output / f"style-{style}.jpg")
         flags = " ".join(f"--{name.replace('_', '-')} {value}" for name, value in options.items())
         command = f"innervision stylize sample:{PHOTO} sample:{style} {flags} -o painted.jpg"
@@ -94,41 +93,6 @@ def paint(output: Path, options: Options, say: Say) -> Sequence[Painted]:
             images.write(content, output / "photograph.jpg")
             images.write(activations.sheet(painting.network, content), output / "layers.png")
     return made
-
-
-def contact(shots: Sequence[tuple[str, Image.Image]]) -> Image.Image:
-    """Lay the snapshots side by side with their labels, four a row."""
-    from PIL import Image, ImageDraw, ImageFont
-
-    width, font = 380, ImageFont.load_default(14)
-    height = round(width * shots[-1][1].height / shots[-1][1].width)
-    page = Image.new("RGB", (4 * (width + 8) + 8, -(-len(shots) // 4) * (height + 30) + 8), (17, 17, 20))
-    draw = ImageDraw.Draw(page)
-    for number, (label, picture) in enumerate(shots):
-        x, y = 8 + number % 4 * (width + 8), 8 + number // 4 * (height + 30)
-        page.paste(picture.convert("RGB").resize((width, height), Image.Resampling.BICUBIC), (x, y))
-        draw.text((x, y + height + 4), label, (200, 198, 190), font)
-    return page
-
-
-def curve(values: Sequence[tuple[int, dict[str, float]]], path: Path) -> None:
-    """Draw every weighted term over the steps, on a logarithmic scale."""
-    from matplotlib.figure import Figure
-
-    from innervision.files import atomic
-
-    figure = Figure((9, 4.2), layout="constrained", facecolor="#111114")
-    axes = figure.add_subplot(facecolor="#111114", yscale="log", xlabel="step", ylabel="weighted term")
-    for name in values[-1][1]:
-        axes.plot([n for n, _ in values], [max(terms[name], 1e-9) for _, terms in values], label=name)
-    axes.tick_params(colors="#bbb")
-    axes.xaxis.label.set_color("#bbb")
-    axes.yaxis.label.set_color("#bbb")
-    # a first, long step of L-BFGS would leave no room for all that follows
-    axes.set_ylim(1e2, 3 * max(values[0][1].values()))
-    axes.legend(facecolor="#111114", labelcolor="#ddd", edgecolor="#333", fontsize=8)
-    with atomic(path) as draft:
-        figure.savefig(draft, dpi=130)
 
 
 def write_page(output: Path, painted: Sequence[Painted], seconds: float) -> None:

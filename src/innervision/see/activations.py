@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from dataclasses import dataclass
 
 import numpy as np
@@ -13,10 +13,9 @@ from torch import Tensor, nn
 
 from innervision.errors import Invalid
 from innervision.network import Network
+from innervision.sheets import FAINT, INK, PAPER, heat
 
-_PAPER, _INK, _FAINT = (17, 17, 20), (236, 234, 228), (142, 140, 150)
 _GAP, _MARGIN = 6, 24
-_EMBERS = ((0, 0, 4), (59, 15, 112), (140, 41, 129), (222, 73, 104), (254, 159, 109), (252, 253, 191))
 
 
 @dataclass(frozen=True, eq=False)
@@ -96,18 +95,18 @@ def sheet(
     down = max(down, 58)  # the label's three lines
     most = max(len(row.channels) for row in rows)
     page = Image.new(
-        "RGB", (left + most * across - _GAP + _MARGIN, 2 * _MARGIN + len(rows) * down - _GAP), _PAPER
+        "RGB", (left + most * across - _GAP + _MARGIN, 2 * _MARGIN + len(rows) * down - _GAP), PAPER
     )
     draw = ImageDraw.Draw(page)
     for number, (row, (name, *texts)) in enumerate(zip(rows, labels, strict=True)):
         top = _MARGIN + number * down
-        draw.text((_MARGIN, top), name, _INK, name_font)
+        draw.text((_MARGIN, top), name, INK, name_font)
         for line, text in enumerate(texts):
-            draw.text((_MARGIN, top + 22 + 15 * line), text, _FAINT, small)
+            draw.text((_MARGIN, top + 22 + 15 * line), text, FAINT, small)
         for place, (channel, picture) in enumerate(zip(row.channels, _tiles(row.maps, size), strict=True)):
             x = left + place * across
             page.paste(picture, (x, top))
-            draw.text((x, top + size[1] + 2), str(channel), _FAINT, small)
+            draw.text((x, top + size[1] + 2), str(channel), FAINT, small)
     return page
 
 
@@ -119,21 +118,10 @@ def _tiles(maps: NDArray[np.float32], size: tuple[int, int]) -> list[Image.Image
     """Colour a layer's maps on one scale, at (width, height): averaged down, or enlarged in squares."""
     least, greatest = min(0.0, float(maps.min())), float(maps.max())
     scaled = (maps - least) / max(greatest - least, 1e-12)
-    return [_glow(Image.fromarray(one, "F").resize(size, _filter(one, size))) for one in scaled]
+    sized = (Image.fromarray(one, "F").resize(size, _filter(one, size)) for one in scaled)
+    # the square root lifts what is faint
+    return [heat(torch.from_numpy(np.sqrt(one)), low=0, high=1) for one in map(np.asarray, sized)]
 
 
 def _filter(one: NDArray[np.float32], size: tuple[int, int]) -> Image.Resampling:
     return Image.Resampling.BOX if one.shape[1] > size[0] else Image.Resampling.NEAREST
-
-
-def _glow(values: Image.Image) -> Image.Image:
-    """Colour 0..1 from black over violet to pale yellow; the square root lifts what is faint."""
-    level = np.sqrt(np.clip(np.asarray(values), 0, 1))
-    return Image.fromarray(_ramp(_EMBERS)[(level * 255).round().astype(np.uint8)])
-
-
-def _ramp(stops: Sequence[tuple[int, int, int]]) -> NDArray[np.uint8]:
-    """Return 256 colours that pass evenly through the stops, (256 3)."""
-    at = np.linspace(0, len(stops) - 1, 256)
-    planes = [np.interp(at, range(len(stops)), [stop[c] for stop in stops]) for c in range(3)]
-    return np.stack(planes, -1).round().astype(np.uint8)
