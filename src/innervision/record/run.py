@@ -1,14 +1,4 @@
-"""Runs on disk: what was run, on what, with what result, and all that is needed to go on with it.
-
-    run.json          the RunCard
-    events.jsonl      one line a frame, a snapshot, an end
-    snapshots/        NNNN.png, by count of steps
-    sheet.png         the snapshots side by side
-    curve.png         every term over the steps
-    checkpoint.pt     where a stopped run goes on, bit for bit
-
-Every file is written whole or not at all, but for the events, whose last line may be cut by a crash.
-"""
+"""A run folder that is being written, and gone on with."""
 
 from __future__ import annotations
 
@@ -17,8 +7,8 @@ import json
 import os
 import secrets
 import time
-from collections.abc import Generator, Iterable, Iterator, Mapping
-from dataclasses import asdict, dataclass, field, fields, replace
+from collections.abc import Generator, Iterator
+from dataclasses import replace
 from datetime import datetime
 from pathlib import Path
 from typing import IO, Any, Protocol
@@ -26,75 +16,14 @@ from typing import IO, Any, Protocol
 import torch
 from PIL import Image
 
-from innervision import sheets
 from innervision.core import Frame
 from innervision.errors import RunUnusable
 from innervision.files import atomic, claim, disk
-
-RUNS = Path("runs")
-"""Where runs lie unless a folder is named, below the working folder."""
+from innervision.record.card import RUNS, Result, RunCard, read_card, write_card
+from innervision.record.events import draw_curve, draw_sheet, frame_event, read_events, snapshot_event
 
 STDIN = "stdin"
 """The file in a run's folder that keeps the picture which came by standard input."""
-
-
-@dataclass(frozen=True)
-class Input:
-    """A file a run reads; `source` is its full path, or "blank", or "sample:NAME"."""
-
-    role: str  # content, style, start, weights
-    source: str
-    sha256: str
-
-
-@dataclass(frozen=True)
-class Result:
-    """What came of a run."""
-
-    output: str
-    sha256: str
-    count: int  # steps done
-    steps: int  # steps planned
-    total: float
-    values: dict[str, float]
-    seconds: float
-
-
-@dataclass(frozen=True, kw_only=True)
-class RunCard:
-    """What was run, on what, and with what result."""
-
-    command: str
-    line: str  # as it was typed
-    preset: str
-    options: Mapping[str, Any]
-    seed: int
-    inputs: tuple[Input, ...]
-    output: str
-    versions: Mapping[str, str]
-    machine: Mapping[str, Any]
-    started: str = field(default_factory=lambda: datetime.now().astimezone().isoformat(timespec="seconds"))
-    status: str = "running"  # running, stopped, done, failed
-    error: str = ""
-    result: Result | None = None
-
-    def differences(self, other: RunCard) -> list[str]:
-        """Say what keeps this run from going on as the other: pictures, options, versions."""
-        faults = [
-            f"{name} is {_plain(new)}, was {_plain(self.options.get(name))}"
-            for name, new in other.options.items()
-            if _plain(self.options.get(name)) != _plain(new)
-        ]
-        for name, version in other.versions.items():
-            if name != "python" and self.versions.get(name) != version:
-                faults.append(f"{name} is {version}, was {self.versions.get(name)}")
-        mine, theirs = ([(i.role, i.sha256) for i in card.inputs] for card in (self, other))
-        if len(mine) != len(theirs):
-            faults.append(f"{len(theirs)} files are read, {len(mine)} were")
-        for was, now in zip(self.inputs, other.inputs, strict=False):
-            if (was.role, was.sha256) != (now.role, now.sha256):
-                faults.append(f"the {was.role} {was.source} is not the same file any more")
-        return faults
 
 
 class Work(Protocol):
@@ -121,7 +50,7 @@ class Run:
         self.count = 0  # steps done
         self._lock = lock
         try:
-            self._write_card()
+            write_card(self.card, self.folder)
         except BaseException:
             lock.close()
             raise
@@ -135,7 +64,7 @@ class Run:
                 status = "stopped" if isinstance(error, KeyboardInterrupt) else "failed"
                 self.card = replace(self.card, status=status, error=str(error) or type(error).__name__)
                 with contextlib.suppress(Exception):  # the first error is the one to tell
-                    self._write_card()
+                    write_card(self.card, self.folder)
         finally:
             self._lock.close()
 
@@ -185,7 +114,7 @@ class Run:
     def _close(self, status: str, result: Result) -> None:
         # the card first: the pictures of the run are a courtesy, the result is not
         self.card = replace(self.card, status=status, error="", result=result)
-        self._write_card()
+        write_card(self.card, self.folder)
         events = read_events(self.folder)
         draw_curve(events, self.folder / "curve.png")
         draw_sheet(events, self.folder)
@@ -193,10 +122,6 @@ class Run:
     def _save_checkpoint(self, work: Work) -> None:
         with atomic(self.folder / "checkpoint.pt") as draft:
             torch.save({"seconds": self.seconds, "count": self.count, "work": work.checkpoint()}, draft)
-
-    def _write_card(self) -> None:
-        with atomic(self.folder / "run.json") as draft:
-            draft.write_text(json.dumps(_plain(asdict(self.card)), indent=2) + "\n", encoding="utf-8")
 
 
 def new_folder(command: str, parent: Path = RUNS) -> Path:
@@ -279,97 +204,3 @@ def in_use(folder: Path | str) -> bool:
         except OSError:
             return False
     return False
-
-
-def read_card(folder: Path | str) -> RunCard:
-    """Read a run's card; RunUnusable if there is none, or it is damaged."""
-    path = Path(folder) / "run.json"
-    try:
-        data = json.loads(path.read_text(encoding="utf-8"))
-        data = {f.name: data[f.name] for f in fields(RunCard)}
-        data["inputs"] = tuple(Input(**one) for one in data["inputs"])
-        data["result"] = None if data["result"] is None else Result(**data["result"])
-        return RunCard(**data)
-    except (FileNotFoundError, NotADirectoryError):
-        raise RunUnusable(f"'{folder}' holds no run (no run.json): see innervision runs") from None
-    except (OSError, ValueError, KeyError, TypeError) as error:
-        raise RunUnusable(f"'{path}' cannot be read as a run card: {error}") from error
-
-
-def list_runs(folder: Path | str = RUNS) -> list[tuple[Path, RunCard]]:
-    """Return the runs in a folder, oldest first; what is not one is passed over."""
-    found: list[tuple[Path, RunCard]] = []
-    for path in Path(folder).glob("*/run.json"):
-        with contextlib.suppress(RunUnusable):
-            found.append((path.parent, read_card(path.parent)))
-    return sorted(found, key=lambda run: (run[1].started, run[0]))
-
-
-def read_events(folder: Path | str) -> list[dict[str, Any]]:
-    """Return a run's events; a last line cut by a crash is passed over."""
-    path = Path(folder) / "events.jsonl"
-    events: list[dict[str, Any]] = []
-    if path.is_file():
-        for line in path.read_text(encoding="utf-8").splitlines():
-            with contextlib.suppress(ValueError):
-                events.append(json.loads(line))
-    return events
-
-
-def frame_event(frame: Frame, seconds: float) -> dict[str, Any]:
-    """Return a frame as an event."""
-    return {
-        "event": "frame",
-        "stage": frame.stage,
-        "step": frame.step,
-        "count": frame.count,
-        "steps": frame.steps,
-        "size": list(frame.image.shape[-2:]),
-        "total": frame.total,
-        "values": dict(frame.values),
-        "seconds": round(seconds, 3),
-    }
-
-
-def snapshot_event(frame: Frame, changes: Iterable[tuple[int, float]], file: str = "") -> dict[str, Any]:
-    """Return a snapshot as an event; `change` is the percentage since the one before, if they compare."""
-    change = dict(changes).get(frame.count)
-    return {"event": "snapshot", "count": frame.count, "file": file, "change": change}
-
-
-def draw_curve(events: Iterable[Mapping[str, Any]], path: Path) -> None:
-    """Draw every term over the steps, on a logarithmic scale."""
-    frames = [event for event in events if event["event"] == "frame"]
-    if not frames:
-        return
-    names = dict.fromkeys(name for event in frames for name in event["values"])
-    lines = {name: [event["values"].get(name, 0.0) for event in frames] for name in names}
-    counts = [event["count"] for event in frames]
-    with atomic(path) as draft:
-        sheets.curve(counts, {"total": [event["total"] for event in frames], **lines}).save(draft)
-
-
-def draw_sheet(events: Iterable[Mapping[str, Any]], folder: Path, *, most: int = 12) -> None:
-    """Set the snapshots side by side, each with its step and how much had changed; at most so many."""
-    found = {event["count"]: event for event in events if event["event"] == "snapshot"}
-    shown = [event for event in found.values() if (folder / "snapshots" / event["file"]).is_file()]
-    if not shown:
-        return
-    if len(shown) > most:  # the first, the last, and what lies evenly between
-        shown = [shown[round(n * (len(shown) - 1) / (most - 1))] for n in range(most)]
-    labels = [snapshot_label(event) for event in shown]
-    with contextlib.ExitStack() as files, atomic(folder / "sheet.png") as draft:
-        paths = [folder / "snapshots" / event["file"] for event in shown]
-        pictures = [files.enter_context(Image.open(path)) for path in paths]
-        sheets.sheet(pictures, labels=labels, columns=4).save(draft)
-
-
-def snapshot_label(event: Mapping[str, Any]) -> str:
-    """Say a snapshot's step and, below, how much had changed."""
-    change = event["change"]
-    return f"step {event['count']}" + ("" if change is None else f"\n{change:.1f} % changed")
-
-
-def _plain(value: Any) -> Any:
-    """Return a value as JSON gives it back: tuples become lists."""
-    return json.loads(json.dumps(value))
