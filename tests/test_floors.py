@@ -13,8 +13,9 @@ SOURCE = Path(__file__).parents[1] / "src/innervision"
 
 # A part is a module or package directly in innervision; the top-level package itself is "__init__".
 FLOORS = (
-    {"errors", "files", "images", "_decode", "_encode", "colour", "sheets", "store", "samples"},  # 0 ground
-    {"nets", "network", "listen", "chain", "weights"},  # 1 nets
+    # 0 ground
+    {"errors", "files", "images", "_decode", "_encode", "colour", "sheets", "store", "_transfer", "samples"},
+    {"nets", "network", "listen", "chain", "winograd", "weights"},  # 1 nets
     {"core"},  # 2 core
     {"learn", "see", "paint"},  # 3 work
     {"record", "jobs"},  # 4 record

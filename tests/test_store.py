@@ -20,7 +20,7 @@ from pathlib import Path
 import platformdirs
 import pytest
 
-from innervision import store
+from innervision import _transfer, store
 from innervision.errors import DownloadFailed, InnervisionError, Invalid, WeightsMissing
 
 BODY = hashlib.shake_256(b"innervision").digest(1_000_000)
@@ -99,7 +99,7 @@ class Handler(BaseHTTPRequestHandler):
 def server(monkeypatch: pytest.MonkeyPatch) -> Iterator[Server]:
     for name in ("http_proxy", "HTTP_PROXY", "all_proxy", "ALL_PROXY", "INNERVISION_OFFLINE"):
         monkeypatch.delenv(name, raising=False)
-    monkeypatch.setattr(store, "_PAUSES", (0.01, 0.01, 0.01))
+    monkeypatch.setattr(_transfer, "_PAUSES", (0.01, 0.01, 0.01))
     with Server() as server:
         thread = threading.Thread(target=server.serve_forever, args=(0.01,))
         thread.start()
@@ -285,8 +285,8 @@ def test_redirects_are_followed_within_http_only(server: Server, path: Path, tmp
         store.fetch(server.url, path, sha256=SHA)
     secure = urllib.request.Request("https://example.org/x")
     with (tmp_path / "body").open("wb") as body, pytest.raises(DownloadFailed, match="not https"):
-        headers = store.http.client.HTTPMessage()
-        store._Redirects().redirect_request(secure, body, 302, "Found", headers, "http://example.org/x")
+        headers = _transfer.http.client.HTTPMessage()
+        _transfer._Redirects().redirect_request(secure, body, 302, "Found", headers, "http://example.org/x")
 
 
 # --- no network ---
