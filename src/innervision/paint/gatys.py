@@ -64,7 +64,8 @@ class Painting(Iterator[Frame]):
         self.sitting = sit(content, styles, recipe)
         self.network = open_network(recipe)
         self.goals = Goals(self.network, self.sitting, recipe)
-        check_size(self.network, self.goals)
+        if recipe.color != "transfer-only":
+            check_size(self.goals)
         self.best: Frame | None = None
         """The frame of the lowest total of the latest stage."""
         self.latest: Frame | None = None
@@ -99,8 +100,7 @@ class Painting(Iterator[Frame]):
         """Run to the end and return the best picture, with the content's alpha if it had one."""
         for _ in self:
             pass
-        assert self.best is not None
-        return self.show(self.best)
+        return self.show(self._so_far())
 
     def show(self, frame: Frame) -> Image.Image:
         """Return a frame as a picture of 8 bits, with the content's alpha if it had one."""
@@ -110,17 +110,20 @@ class Painting(Iterator[Frame]):
 
     def save(self, target: str | os.PathLike[str] | BinaryIO) -> None:
         """Write the best picture so far, with the content's resolution and alpha, whole or not at all."""
-        if self.best is None:
-            raise Invalid("nothing has been painted yet")
-        images.write(self.best.image.cpu(), target, like=self.sitting.content)
+        images.write(self._so_far().image.cpu(), target, like=self.sitting.content)
 
     def checkpoint(self) -> dict[str, Any]:
         """Return all that `stylize(..., resume=)` needs to go on after the latest frame, bit for bit."""
-        if self.latest is None or self.best is None:
+        if self.latest is None:
             raise Invalid("nothing has been painted yet")
-        best = {f.name: getattr(self.best, f.name) for f in fields(Frame) if f.name != "checkpoint"}
+        best = {f.name: getattr(self._so_far(), f.name) for f in fields(Frame) if f.name != "checkpoint"}
         own = {"best": best, "compared": self._compared, "changes": list(self.changes)}
         return {**self.latest.checkpoint(), "painting": own}
+
+    def _so_far(self) -> Frame:
+        if self.best is None:
+            raise Invalid("nothing has been painted yet")
+        return self.best
 
     def _paint(self, resume: dict[str, Any] | None) -> Iterator[Frame]:
         """Do the work; what is heavy happens at the first frame, not when a Painting is made."""
@@ -197,8 +200,7 @@ def stages_of(goal: Objective, goals: Goals, size: Size, steps: int, late_steps:
         return [Stage(goal, steps, size, Lbfgs(recipe.history))]
     edits = ()
     if recipe.clamp is not None:
-        pre = goals.network.preprocessing
-        mean, std = torch.tensor(pre.mean) / pre.range, 1 / goals.unit()
+        mean, std = goals.normal()
         edits = (clamp(mean - recipe.clamp * std, mean + recipe.clamp * std),)
     stages = [Stage(goal, steps - late_steps, size, Adam(recipe.learning_rate), edits=edits)]
     if late_steps:
@@ -218,7 +220,7 @@ def choose_device(name: str) -> torch.device:
     if name == "auto":
         return torch.device("cuda" if torch.cuda.is_available() else "cpu")
     try:
-        torch.empty(0, device=name)
+        torch.zeros((), device=name).item()  # "meta" makes tensors, but computes nothing
     except (RuntimeError, AssertionError) as error:
         raise Invalid(f"device {name!r} cannot be used: {str(error).splitlines()[0]}") from error
     return torch.device(name)
@@ -240,22 +242,24 @@ def choose_precision(name: str, device: torch.device) -> torch.dtype:
     return torch.bfloat16 if gains else torch.float32
 
 
-def check_size(own: Network, goals: Goals) -> None:
-    """Raise Invalid where the smallest stage is too narrow for the deepest layer, before any work."""
-    size = min((size for size, _ in goals.sitting.stages), key=min)
-    try:
-        with torch.no_grad():
-            side = min(size)
-            own.features(
-                torch.zeros(1, 3, side, side, device=own.device), (*goals.content_layers, *goals.style_layers)
-            )
-    except RuntimeError as error:
-        if "too small" not in str(error) and "Kernel size" not in str(error):
-            raise
-        raise Invalid(
-            f"a picture of {size[1]}x{size[0]} px is too narrow for {goals.style_layers[-1]}: "
-            "choose a larger size, a wider picture, or shallower layers"
-        ) from error
+def check_size(goals: Goals) -> None:
+    """Raise Invalid where a picture of the smallest stage is too narrow for the network, before any work."""
+    own, sitting = goals.network, goals.sitting
+    size = min((size for size, _ in sitting.stages), key=min)
+    looks = [("a picture", size, (*goals.content_layers, *goals.style_layers))]
+    looks += [(p.name, goals.style_size(p, size), goals.style_layers) for p in sitting.styles if p]
+    for what, (height, width), layers in looks:
+        try:
+            with torch.no_grad():
+                own.features(goals.probe((height, width)), layers)
+        except RuntimeError as error:
+            where = f"{what} of {width}x{height} px"
+            if "too small" not in str(error) and "Kernel size" not in str(error):
+                raise Invalid(f"{own.name} fails at {where}: {str(error).splitlines()[0]}") from error
+            raise Invalid(
+                f"{where} is too narrow for {max(layers, key=own.layers.index)}: "
+                "choose a larger size, a wider picture, or shallower layers"
+            ) from error
 
 
 @contextlib.contextmanager

@@ -15,10 +15,10 @@ from innervision.errors import Invalid
 from innervision.images import Picture, Size
 from innervision.network import Network
 from innervision.paint.recipes import Recipe
+from innervision.weights.cards import IMAGENET
 
 BLANK = "blank"
 GREY = 0.5  # of a blank picture
-IMAGENET_STD = (0.229, 0.224, 0.225)
 LAYERS: tuple[tuple[str, str, str], ...] = (  # where a recipe names none: net, content layer, style layers
     ("vgg", "relu4_2", "relu1_1 relu2_1 relu3_1 relu4_1 relu5_1"),
     ("squeezenet", "fire2", "relu1 fire3 fire4 fire5"),
@@ -52,20 +52,21 @@ def sit(content: images.Source, styles: Sequence[images.Source], recipe: Recipe)
     shown = next((picture for picture in read if picture is not None), None)
     if shown is None:
         raise Invalid("content and style cannot both be blank: there would be nothing to paint")
-    longest = recipe.size if recipe.pixels is None else None
-    size = images.fit(shown.height, shown.width, longest=longest, pixels=recipe.pixels)
-    return Sitting(read[0], tuple(read[1:]), size, tuple(_stages(size, recipe)))
+    stages = tuple(_stages(shown, recipe))
+    return Sitting(read[0], tuple(read[1:]), stages[-1][0], stages)
 
 
 def _blank(source: images.Source) -> bool:
     return isinstance(source, str) and source == BLANK
 
 
-def _stages(size: Size, recipe: Recipe) -> Iterator[tuple[Size, int]]:
+def _stages(shown: Picture, recipe: Recipe) -> Iterator[tuple[Size, int]]:
     if isinstance(recipe.stages, tuple):
         for longest, steps in recipe.stages:
-            yield images.fit(*size, longest=longest), steps
+            yield images.fit(shown.height, shown.width, longest=longest), steps
         return
+    longest = recipe.size if recipe.pixels is None else None
+    size = images.fit(shown.height, shown.width, longest=longest, pixels=recipe.pixels)
     if recipe.stages == "auto":
         halved = [(size[0] >> n, size[1] >> n) for n in range(5, 0, -1)]
         yield from ((part, recipe.coarse_steps) for part in halved if min(part) >= 64)
@@ -101,13 +102,23 @@ class Goals:
                     "give one a layer"
                 )
 
-    def unit(self) -> Tensor:
-        """Return what 1.0 of an image is in the recipe's units, a channel (3,)."""
+    def normal(self) -> tuple[Tensor, Tensor]:
+        """Return the mean and deviation, RGB (3,) in 0..1, by which the network's input is normalised.
+
+        ImageNet's where it states none: a mean of 0, or a deviation of 1 as Caffe's networks have.
+        """
         pre = self.network.preprocessing
-        if self.recipe.units == "byte":
-            return torch.tensor([255.0] * 3)
-        normalised = pre.range == 1 and len(pre.std) == 3 and max(pre.std) < 1
-        return 1 / torch.tensor(pre.std if normalised else IMAGENET_STD)
+        mean, std = (torch.tensor(values).expand(3) / pre.range for values in (pre.mean, pre.std))
+        if pre.order == "BGR":
+            mean, std = mean.flip(0), std.flip(0)
+        return (
+            mean if any(pre.mean) else torch.tensor(IMAGENET.mean),
+            std if any(s != 1 for s in pre.std) else torch.tensor(IMAGENET.std),
+        )
+
+    def unit(self) -> Tensor:
+        """Return what 1.0 of an image is in the recipe's units, a channel of RGB (3,)."""
+        return torch.full((3,), 255.0) if self.recipe.units == "byte" else 1 / self.normal()[1]
 
     def activation_scale(self) -> float:
         """Return the factor that brings the network's activations to the recipe's units.
@@ -128,23 +139,25 @@ class Goals:
 
     def styles(self, size: Size) -> list[Tensor]:
         """Return the style pictures for a painting of this size, in the same proportion at every stage."""
-        full, recipe = self.sitting.size, self.recipe
-        share = (size[0] * size[1]) / (full[0] * full[1])
         shown: list[Tensor] = []
         for picture in self.sitting.styles:
             if picture is None:
                 shown.append(torch.full((1, 3, *size), GREY).to(self.network.device))
                 continue
-            if recipe.style_size is None:
-                own = images.fit(picture.height, picture.width, pixels=size[0] * size[1])
-            else:
-                longest = max(1, round(recipe.style_size * share**0.5))
-                own = images.fit(picture.height, picture.width, longest=longest)
-            image = picture.tensor(own).to(self.network.device)
-            if recipe.color == "match":
-                image = match_colour(image, self.content(size), recipe)
+            image = picture.tensor(self.style_size(picture, size)).to(self.network.device)
+            if self.recipe.color == "match" and self.sitting.content is not None:
+                image = match_colour(image, self.content(size), self.recipe)
             shown.append(image)
         return shown
+
+    def style_size(self, picture: Picture, size: Size) -> Size:
+        """Return the size at which a style picture is looked at for a painting of this size."""
+        if self.recipe.style_size is None:
+            return images.fit(picture.height, picture.width, pixels=size[0] * size[1])
+        full = self.sitting.size
+        share = (size[0] * size[1]) / (full[0] * full[1])
+        longest = max(1, round(self.recipe.style_size * share**0.5))
+        return images.fit(picture.height, picture.width, longest=longest)
 
     def objective(self, size: Size) -> Objective:
         """Return what a painting of this size is asked for."""
@@ -167,7 +180,7 @@ class Goals:
                 list(zip(self.styles(size), shares, strict=True)),
                 self.style_layers,
                 by=Scaled(Gram(recipe.gram_norm), scale**2),
-                weights=recipe.style_layer_weights or self._by_channels(),
+                weights=recipe.style_layer_weights or self._by_channels(size),
                 distance=recipe.style_distance,
                 name="style",
             )
@@ -179,11 +192,19 @@ class Goals:
             raise Invalid("content, style, tv and gamut weights are all 0: there is nothing to paint for")
         return goal
 
-    def _by_channels(self) -> list[float]:
+    def probe(self, size: Size) -> Tensor:
+        """Return a black picture that gets as far through the network as one of this size would, and sooner.
+
+        Our own nets are chains of convolutions, where the narrower side decides and 64 px reach every
+        layer; a guest may have layers that want one size alone.
+        """
+        side = size if ":" in self.network.name else (min(*size, 64),) * 2
+        return torch.zeros(1, 3, *side, device=self.network.device)
+
+    def _by_channels(self, size: Size) -> list[float]:
         """Return 1/C² a style layer: Gatys's own weights, which make layers of any width count alike."""
         with torch.no_grad():
-            probe = torch.zeros(1, 3, 64, 64, device=self.network.device)
-            found = self.network.features(probe, self.style_layers)
+            found = self.network.features(self.probe(size), self.style_layers)
         return [1 / found[layer].shape[1] ** 2 for layer in self.style_layers]
 
 
@@ -205,11 +226,14 @@ def match_colour(image: Tensor, target: Tensor, recipe: Recipe) -> Tensor:
 
 def _layers(network: Network, recipe: Recipe) -> tuple[Sequence[str], Sequence[str]]:
     content, style = recipe.content_layers, recipe.style_layers
-    usual = next((row for row in LAYERS if network.name.startswith(row[0])), None)
-    if usual is None and (content is None or style is None):
+    if content is not None and style is not None:
+        return content, style
+    own = ":" in network.name  # FILE.py:FUNCTION, whatever the file is called
+    usual = next((row for row in LAYERS if network.name.startswith(row[0]) and not own), None)
+    if usual is None:
         raise Invalid(
             f"no usual layers are known for {network.name}: "
             "name them with --content-layers and --style-layers "
             f"(content_layers=, style_layers=); it has {', '.join(network.layers[:12])} …"
         )
-    return content or (usual[1],) if usual else (), style or usual[2].split() if usual else ()
+    return content or (usual[1],), style or usual[2].split()

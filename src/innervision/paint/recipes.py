@@ -102,15 +102,22 @@ class Recipe:
                 raise Invalid(f"{option.name} is {value!r}; it can be {', '.join(choices)}")
         for name in ("style_weights", "style_layer_weights", "content_layer_weights"):
             weights = getattr(self, name)
-            if weights is not None and (not weights or min(weights) < 0 or sum(weights) <= 0):
+            if weights is not None and not (all(weight >= 0 for weight in weights) and sum(weights) > 0):
                 raise Invalid(f"{name} {weights}: weights are 0 or more, and not all 0")
-        if self.late_steps >= self.steps:
-            raise Invalid(f"late_steps {self.late_steps} must be fewer than steps {self.steps}")
+        if not -(2**63) <= self.seed < 2**64:
+            raise Invalid(f"seed is {self.seed}; it must fit into 64 bits")
+        if self.threads is not None and self.threads > 1024:  # the system's own refusal is a crash
+            raise Invalid(f"threads is {self.threads}; it can be 1 to 1024, and best the processor's cores")
         if isinstance(self.stages, tuple):
             if not self.stages or any(size < 1 or steps < 1 for size, steps in self.stages):
                 raise Invalid(f"stages {self.stages}: give SIZE:STEPS pairs, each at least 1")
         elif self.stages not in ("auto", None):
             raise Invalid(f"stages is {self.stages!r}; it can be auto, none, or SIZE:STEPS,SIZE:STEPS,…")
+        last = self.stages[-1][1] if isinstance(self.stages, tuple) else self.steps
+        if self.late_steps >= last:
+            raise Invalid(
+                f"late_steps is {self.late_steps}; the last size has {last} steps, of which they are a part"
+            )
         if self.optimiser == "lbfgs" and (self.clamp is not None or self.late_steps):
             raise Invalid(
                 "clamp and late_steps go with --optimiser adam: L-BFGS cannot bear edits between steps"
@@ -183,7 +190,7 @@ def recipe(preset: str = "gatys", **options: Unpack[Options]) -> Recipe:
     chosen = PRESETS[preset]
     net = options.get("net", chosen.recipe.net)
     for family, changes in chosen.on.items():
-        if net.startswith(family):
+        if net.startswith(family) and ":" not in net:
             chosen = replace(chosen, recipe=replace(chosen.recipe, **changes))
     return replace(chosen.recipe, **options)
 
