@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import contextlib
 import io
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Generator, Iterator, Sequence
 from dataclasses import fields, replace
 from typing import Any, BinaryIO, Unpack
 
@@ -19,6 +18,7 @@ from innervision.errors import Invalid
 from innervision.images import Picture, Size
 from innervision.network import Network
 from innervision.paint.goals import GREY, Goals, match_colour, sit
+from innervision.paint.machine import choose_device, choose_precision, threads
 from innervision.paint.recipes import Options, Recipe
 from innervision.paint.recipes import recipe as recipe_of
 
@@ -120,12 +120,32 @@ class Painting(Iterator[Frame]):
         own = {"best": best, "compared": self._compared, "changes": list(self.changes)}
         return {**self.latest.checkpoint(), "painting": own}
 
+    def _ipython_display_(self) -> None:
+        """Paint in a notebook's cell, each snapshot in the place of the one before.
+
+        The stop button keeps the best so far. A painting that has come to its end is shown alone.
+        """
+        from IPython.display import DisplayHandle
+
+        height, width = self.sitting.size
+        place = DisplayHandle()
+        put = place.display
+        try:
+            for frame in self:
+                if put == place.display or self.snapshot_due(frame):
+                    put(self.show(frame).resize((width, height)))  # coarse ones too, so that nothing jumps
+                    put = place.update
+        except KeyboardInterrupt:
+            self._frames.close()
+        if self.best is not None:
+            put(self.show(self.best))
+
     def _so_far(self) -> Frame:
         if self.best is None:
             raise Invalid("nothing has been painted yet")
         return self.best
 
-    def _paint(self, resume: dict[str, Any] | None) -> Iterator[Frame]:
+    def _paint(self, resume: dict[str, Any] | None) -> Generator[Frame]:
         """Do the work; what is heavy happens at the first frame, not when a Painting is made."""
         if self.recipe.color == "transfer-only":
             yield self._recoloured()
@@ -215,33 +235,6 @@ def open_network(recipe: Recipe) -> Network:
     return own.to(device).frozen(choose_precision(recipe.precision, device))
 
 
-def choose_device(name: str) -> torch.device:
-    """Return the device meant; "auto" is a GPU when there is one."""
-    if name == "auto":
-        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    try:
-        torch.zeros((), device=name).item()  # "meta" makes tensors, but computes nothing
-    except (RuntimeError, AssertionError) as error:
-        raise Invalid(f"device {name!r} cannot be used: {str(error).splitlines()[0]}") from error
-    return torch.device(name)
-
-
-def choose_precision(name: str, device: torch.device) -> torch.dtype:
-    """Return the network's precision; "auto" is bfloat16 where the processor computes in it.
-
-    On a CPU that is AVX-512 BF16 or AMX: 1.6 to 2.2 times sooner an evaluation; elsewhere bfloat16 is
-    emulated and slower. On a GPU, where CUDA says that it has it.
-    """
-    if name != "auto":
-        return {"float32": torch.float32, "bfloat16": torch.bfloat16}[name]
-    if device.type == "cuda":
-        return torch.bfloat16 if torch.cuda.is_bf16_supported(including_emulation=False) else torch.float32
-    gains = device.type == "cpu" and (
-        torch.cpu._is_avx512_bf16_supported() or torch.cpu._is_amx_tile_supported()
-    )
-    return torch.bfloat16 if gains else torch.float32
-
-
 def check_size(goals: Goals) -> None:
     """Raise Invalid where a picture of the smallest stage is too narrow for the network, before any work."""
     own, sitting = goals.network, goals.sitting
@@ -260,17 +253,3 @@ def check_size(goals: Goals) -> None:
                 f"{where} is too narrow for {max(layers, key=own.layers.index)}: "
                 "choose a larger size, a wider picture, or shallower layers"
             ) from error
-
-
-@contextlib.contextmanager
-def threads(count: int | None) -> Iterator[None]:
-    """Compute with so many processor threads, and give the caller's number back."""
-    before = torch.get_num_threads()
-    if count is None or count == before:
-        yield
-        return
-    torch.set_num_threads(count)
-    try:
-        yield
-    finally:
-        torch.set_num_threads(before)
