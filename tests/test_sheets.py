@@ -105,6 +105,9 @@ def test_small_pictures_keep_their_squares_and_clear_ones_lie_on_the_paper():
     checks = torch.tensor([[0.0, 1.0], [1.0, 0.0]]).expand(1, 3, 2, 2)
     page = np.asarray(sheets.sheet([checks], tile=40, gap=4))[8:-8, 8:-8]
     assert np.array_equal(page[..., 0], np.kron([[0, 255], [255, 0]], np.ones((20, 20))))
+    smooth = np.asarray(sheets.sheet([checks], tile=40, gap=4, smooth=True))[8:-8, 8:-8]
+    lanczos = Image.fromarray(np.uint8([[0, 255], [255, 0]])).resize((40, 40), Image.Resampling.LANCZOS)
+    assert np.array_equal(smooth[..., 0], lanczos)
     clear = np.asarray(sheets.sheet([Image.new("RGBA", (9, 9), (255, 0, 0, 0))], tile=9))
     assert (clear == sheets.PAPER).all()
 

@@ -32,13 +32,14 @@ def sheet(
     gap: int = 8,
     title: str | None = None,
     background: Colour = PAPER,
+    smooth: bool = False,
 ) -> Image.Image:
     """Draw the images in rows, each within `tile` x `tile` pixels at its own aspect, its label below.
 
     columns: by default one row of up to four, then what brings the sheet nearest to 3:2. A picture enlarged
-    twice or more shows its pixels as squares; a transparent one lies on the background. A label may have
-    several lines, the first the brightest; one that is too long ends in "…". Raises `Invalid` for no images,
-    more labels than images, or sizes below 1.
+    twice or more shows its pixels as squares, unless `smooth`; a transparent one lies on the background. A
+    label may have several lines, the first the brightest; one that is too long ends in "…". Raises `Invalid`
+    for no images, more labels than images, or sizes below 1.
     """
     if not images:
         raise Invalid("a sheet needs at least one image")
@@ -52,7 +53,7 @@ def sheet(
     size, heading_size = max(11, tile // 17), max(16, tile // 10)
     font, heading = _font(size, "".join(labels)), _font(heading_size, title or "")
 
-    tiles = [_tile(image, tile, paper) for image in images]
+    tiles = [_tile(image, tile, paper, smooth) for image in images]
     width, height = max(t.width for t in tiles), max(t.height for t in tiles)
     line = math.ceil(1.4 * size)
     captions = [[_shorten(text, font, width) for text in label.splitlines()] for label in labels]
@@ -162,15 +163,15 @@ def curve(
     return Image.fromarray(np.asarray(canvas.buffer_rgba())).convert("RGB")
 
 
-def _tile(image: Tensor | Image.Image, side: int, paper: tuple[int, ...]) -> Image.Image:
+def _tile(image: Tensor | Image.Image, side: int, paper: tuple[int, ...], smooth: bool) -> Image.Image:
     picture = image if isinstance(image, Image.Image) else Image.fromarray(to_bytes(image))
     if picture.has_transparency_data:
         picture = picture.convert("RGBA")
         ground = Image.new("RGBA", picture.size, (*paper, 255))
         picture = Image.alpha_composite(ground, picture)
     height, width = fit(picture.height, picture.width, longest=side)
-    enlarged = width >= 2 * picture.width
-    how = Image.Resampling.NEAREST if enlarged else Image.Resampling.LANCZOS
+    squares = width >= 2 * picture.width and not smooth
+    how = Image.Resampling.NEAREST if squares else Image.Resampling.LANCZOS
     return picture.convert("RGB").resize((width, height), how)
 
 

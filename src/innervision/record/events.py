@@ -71,7 +71,7 @@ def draw_sheet(events: Iterable[Mapping[str, Any]], folder: Path, *, most: int =
     with contextlib.ExitStack() as files, atomic(folder / "sheet.png") as draft:
         paths = [folder / "snapshots" / event["file"] for event in shown]
         pictures = [files.enter_context(Image.open(path)) for path in paths]
-        sheets.sheet(pictures, labels=labels, columns=4).save(draft)
+        sheets.sheet(pictures, labels=labels, columns=4, smooth=True).save(draft)
 
 
 def snapshot_label(event: Mapping[str, Any]) -> str:
