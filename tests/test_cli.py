@@ -7,6 +7,7 @@ import json
 import signal
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import numpy as np
@@ -198,6 +199,15 @@ def test_pictures_too_narrow_for_the_network(size: tuple[int, int], longest: str
     refused(run("stylize", "thin.png", "style.png", "-o", "out.png", *SMALL, "--size", longest), "too narrow")
 
 
+def test_a_style_too_narrow_for_the_network() -> None:
+    Image.new("RGB", (1, 5000), "red").save("thin.png")
+    refused(run("stylize", "content.png", "thin.png", "-o", "out.png", *SMALL), "1x3072 px is too narrow")
+    refused(stylize("--style-size", "4"), "4x3 px is too narrow for relu5_1")
+    found = run("stylize", "thin.png", "style.png", "-o", "out.png", "--color", "transfer-only", *SMALL)
+    assert found.exit_code == 0, found.output  # nothing looks at it
+    assert pixels("out.png").shape == (64, 1, 3)
+
+
 def test_a_single_pixel_is_enough_of_a_content() -> None:
     Image.new("RGB", (1, 1), "red").save("dot.png")
     assert run("stylize", "dot.png", "style.png", "-o", "out.png", *SMALL).exit_code == 0
@@ -217,11 +227,23 @@ def test_a_picture_over_the_limit_names_the_flag() -> None:
         (("--style-weights", "1,2"), "2 style weights for 1 style pictures"),
         (("--style-layer-weights", "1,2"), "2 style layer weights for 5 layers"),
         (("--style-layers", "relu6_1"), "Did you mean 'relu5_1'"),
+        (("--content-layers", "conv4-2"), "Did you mean 'conv4_2'"),
+        (("--content-layer-weights", "1,2"), "2 content layer weights for 1 layers"),
+        (("--style-weights", "nan"), "weights are 0 or more, and not all 0"),
+        (("--style-weight", "nan"), "style_weight is nan"),
+        (("--seed", str(2**64)), "it must fit into 64 bits"),
+        (("--threads", "100000"), "it can be 1 to 1024"),
+        (("--clamp", "1.5"), "go with --optimiser adam"),
+        (("--optimiser", "adam", "--late-steps", "5", "--stages", "64:5"), "the last size has 5 steps"),
+        (("--tv-weight", "1", "--tv-power", "0.5"), "give 1 or more"),
+        (("--content-weight", "0", "--style-weight", "0", "--gamut-weight", "0"), "are all 0"),
+        (("--net", "mine.py:build"), "no file 'mine.py'"),
         (("--net", "vgg20"), "Did you mean 'vgg"),
         (("--preset", "gatis"), "Did you mean 'gatys'"),
         (("--preset", "article", "--steps", "30"), "innervision weights fetch squeezenet1_1-torchvision"),
         (("--weights", "nope.pth"), "no weights file"),
         (("--device", "abacus"), "device 'abacus' cannot be used"),
+        (("--device", "meta"), "device 'meta' cannot be used"),
         (("--style-weight", "1e38"), "no longer a number"),
         (("--resume", "nowhere"), "--resume takes"),
     ],
@@ -284,6 +306,55 @@ def test_a_full_disk(monkeypatch: pytest.MonkeyPatch) -> None:
     assert not list(Path().glob(".out*"))
 
 
+def test_a_disk_that_fills_in_the_middle_of_a_run(monkeypatch: pytest.MonkeyPatch) -> None:
+    def full(_: int) -> None:
+        if Path("r/snapshots/0003.png").exists():
+            raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr("innervision.files.os.fsync", full)
+    args = (*SMALL[:-1], "--steps", "9", "--every", "3", "--run", "r")
+    found = run("stylize", "content.png", "style.png", "-o", "out.png", *args)
+    refused(found, "no room to write")
+    assert str(Path("r/snapshots/0006.png")) in found.stderr
+    assert [each.name for each in Path("r/snapshots").iterdir()] == ["0003.png"]  # no half of a picture
+    assert pixels("r/snapshots/0003.png").shape == (48, 64, 3)
+    assert [event["count"] for event in record.read_events("r")] == [1, 2, 3, 3, 4, 5]
+
+
+OWN = """
+import time
+from pathlib import Path
+from torch import nn
+
+class Slow(nn.Conv2d):
+    def forward(self, x):
+        if Path("slow").exists():
+            Path("slow").unlink()
+            time.sleep(600)
+        return super().forward(x)
+
+def build():
+    return nn.Sequential(Slow(3, 4, 3), nn.ReLU())
+
+def fixed():
+    return nn.Sequential(nn.Conv2d(3, 4, 3), nn.ReLU(), nn.Flatten(), nn.Linear(9, 2))
+"""
+OWN_LAYERS = ("--content-layers", "1", "--style-layers", "1")
+
+
+def test_a_network_of_one_s_own() -> None:
+    Path("vgg_of_mine.py").write_text(OWN)
+    net = ("--net", "vgg_of_mine.py:build")
+    refused(stylize(*net), "name them with --content-layers and --style-layers")
+    refused(stylize(*net, *OWN_LAYERS[:2], "--style-layers", "2"), "no layer '2'")
+    fixed = ("--net", "vgg_of_mine.py:fixed", "--content-layers", "3", "--style-layers", "1")
+    refused(stylize(*fixed), "fails at a picture of 64x48 px")
+    refused(stylize("--net", "vgg_of_mine.py:none", *OWN_LAYERS), "no 'none' in")
+    found = stylize(*net, *OWN_LAYERS)
+    assert found.exit_code == 0, found.output
+    assert pixels("out.png").shape == (48, 64, 3)
+
+
 def test_two_runs_into_one_folder() -> None:
     args = ("stylize", "content.png", "style.png", "-o", "out.png", *SMALL[:-1], "--run", "r")
     assert run(*args).exit_code == 0
@@ -334,6 +405,42 @@ def test_an_interrupted_run_goes_on_bit_for_bit() -> None:
     assert Path("cut.png").read_bytes() == Path("whole.png").read_bytes()
     cut, uncut = ([(e["count"], e.get("total")) for e in record.read_events(f)] for f in ("cut", "whole"))
     assert cut == uncut
+
+
+def test_a_second_ctrl_c_stops_at_once() -> None:
+    Path("mine.py").write_text(OWN)  # a step of it takes ten minutes while there is a file "slow"
+    common = ("stylize", "content.png", "style.png", "-o", "out.png", "--run", "r", "--size", "64")
+    common = (
+        *common,
+        "--stages",
+        "none",
+        "--steps",
+        "100000",
+        "--net",
+        "mine.py:build",
+        *OWN_LAYERS,
+        "--json",
+    )
+    command = [sys.executable, "-u", "-m", "innervision", *common]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE) as process:
+        assert process.stdout is not None and process.stderr is not None
+        try:
+            for line in process.stdout:
+                if json.loads(line).get("count") == 2:
+                    break
+            Path("slow").touch()
+            while Path("slow").exists():  # until it sleeps
+                time.sleep(0.01)
+            process.send_signal(signal.SIGINT)
+            assert b"Ctrl-C again stops at once" in process.stderr.readline()
+            assert process.poll() is None
+            process.send_signal(signal.SIGINT)
+            _, err = process.communicate(timeout=20)
+        finally:
+            process.kill()
+    assert (process.returncode, err) == (130, b"innervision: interrupted\n")
+    assert not Path("out.png").exists()
+    assert record.read_card("r").status == "stopped"
 
 
 def test_ctrl_c_before_the_first_step_exits_130(monkeypatch: pytest.MonkeyPatch) -> None:
