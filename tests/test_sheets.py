@@ -180,6 +180,9 @@ def test_what_lies_far_off_does_not_press_a_curve_flat():
 
 
 def test_a_curve_of_nothing_and_one_of_the_wrong_length():
-    assert sheets.curve([], {}).size == sheets.curve([1], {"zero": [0.0]}).size == (1000, 800)
+    nothing = sheets.curve([1, 2], {})
+    assert nothing.size == sheets.curve([], {}).size == (1000, 800)
+    wild = sheets.curve([1, 2], {"zero": [0.0, -1.0], "wild": [float("inf"), float("nan")]})
+    assert wild.tobytes() == nothing.tobytes()
     with pytest.raises(Invalid, match="'total' has 1 values for 2 counts"):
         sheets.curve([1, 2], {"total": [1.0]})

@@ -124,7 +124,7 @@ def curve(
     xlabel: str = "step",
     ylabel: str = "weighted value",
 ) -> Image.Image:
-    """Draw every line over the counts on a logarithmic scale, where what is not above 0 leaves a gap.
+    """Draw every line over the counts on a logarithmic scale; what is infinite or not above 0 leaves a gap.
 
     The scale ends five powers of ten below and three above the median of each count's greatest value: what
     starts at 0, or leaps for one step, does not press the others together. A line without a value above 0 is
@@ -137,7 +137,7 @@ def curve(
     for name, values in lines.items():
         if len(values) != len(counts):
             raise Invalid(f"{name!r} has {len(values)} values for {len(counts)} counts: give one a count")
-    shown = {name: [v if v > 0 else math.nan for v in values] for name, values in lines.items()}
+    shown = {name: [v if 0 < v < math.inf else math.nan for v in values] for name, values in lines.items()}
     shown = {name: values for name, values in shown.items() if any(v > 0 for v in values)}
     paper, ink, faint = (f"#{r:02x}{g:02x}{b:02x}" for r, g, b in (PAPER, INK, FAINT))
     figure = Figure((5, 4), dpi=200, layout="constrained", facecolor=paper)
@@ -148,7 +148,7 @@ def curve(
         axes.plot(counts, values, label=name, linewidth=1.5)
     if shown:
         axes.set_yscale("log")
-        columns = ([v for v in column if 0 < v < math.inf] for column in zip(*shown.values(), strict=True))
+        columns = ([v for v in column if v > 0] for column in zip(*shown.values(), strict=True))
         found = [column for column in columns if column]
         middle = statistics.median(map(max, found))
         drawn = [v for column in found for v in column if 1e-5 <= v / middle <= 1e3]
