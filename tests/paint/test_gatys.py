@@ -252,6 +252,18 @@ def test_keep_leaves_the_content_s_chroma_where_nothing_is_clipped(paint: Paint)
     assert torch.equal(list(free)[-1].image, list(paint("blank"))[-1].image)  # blank has no chroma to keep
 
 
+def test_pictures_are_resized_once_a_size_however_many_the_frames(
+    paint: Paint, monkeypatch: pytest.MonkeyPatch
+):
+    sizes: list[images.Size] = []
+    resized = images.Picture.tensor
+    monkeypatch.setattr(
+        images.Picture, "tensor", lambda self, size: (sizes.append(size), resized(self, size))[1]
+    )
+    paint(color="keep", steps=9, style_size=20).picture()
+    assert sorted(sizes) == [(20, 20), (24, 32)]
+
+
 def test_transfer_only_gives_the_content_the_style_s_mean_and_covariance(paint: Paint):
     painting = paint(color="transfer-only")
     (frame,) = list(painting)

@@ -91,6 +91,7 @@ class Goals:
         self.network = network
         self.sitting = sitting
         self.recipe = recipe
+        self._content: dict[Size, Tensor] = {}  # of the latest size alone: colours are kept a frame
         content, style = _layers(network, recipe)
         self.content_layers = network.check(content)
         self.style_layers = network.check(style)
@@ -133,9 +134,11 @@ class Goals:
 
     def content(self, size: Size) -> Tensor:
         """Return the content picture at a size; plain grey where it is blank."""
-        picture = self.sitting.content
-        image = torch.full((1, 3, *size), GREY) if picture is None else picture.tensor(size)
-        return image.to(self.network.device)
+        if size not in self._content:
+            picture = self.sitting.content
+            image = torch.full((1, 3, *size), GREY) if picture is None else picture.tensor(size)
+            self._content = {size: image.to(self.network.device)}
+        return self._content[size]
 
     def styles(self, size: Size) -> list[Tensor]:
         """Return the style pictures for a painting of this size, in the same proportion at every stage."""
