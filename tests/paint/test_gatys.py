@@ -466,25 +466,41 @@ def test_a_painting_shows_itself_in_a_notebook_while_it_is_painted(paint: Paint,
     assert painting.latest.count == 9
 
 
-def test_a_notebook_s_stop_button_keeps_the_best(paint: Paint, cell: Cell, monkeypatch: pytest.MonkeyPatch):
+@pytest.mark.parametrize("during", ["a step", "a snapshot"])
+def test_a_notebook_s_stop_button_keeps_the_best(
+    paint: Paint, cell: Cell, monkeypatch: pytest.MonkeyPatch, during: str
+):
     painting = paint(steps=50)
-    step = painting.network.features
-    calls = itertools.count()
+    calls = itertools.count(1)
 
     def interrupted(*args: Any) -> Any:
-        if next(calls) == 20:
+        if next(calls) == 6:
             raise KeyboardInterrupt
-        return step(*args)
+        return work(*args)
 
-    monkeypatch.setattr(painting.network, "features", interrupted)
+    if during == "a step":  # the first sees the targets
+        work = painting.network.features
+        monkeypatch.setattr(painting.network, "features", interrupted)
+    else:
+        work = painting.show
+        monkeypatch.setattr(painting, "show", interrupted)
     shown = cell.shows(painting)
-    assert 5 < painting.latest.count < 20
+    stopped = painting.latest.count
+    assert 1 < stopped < 12
     assert np.array_equal(drawn(shown[-1]), images.to_bytes(painting.best.image))
     assert len(cell.shows(painting)) == 1
-    nothing = paint()
-    monkeypatch.setattr(nothing, "show", lambda _: (_ for _ in ()).throw(KeyboardInterrupt))
-    monkeypatch.setattr(nothing.network, "features", lambda *_: (_ for _ in ()).throw(KeyboardInterrupt))
-    assert cell.shows(nothing) == []
+    assert painting.latest.count == stopped
+
+
+def test_a_painting_stopped_before_its_first_frame_shows_nothing(
+    paint: Paint, cell: Cell, monkeypatch: pytest.MonkeyPatch
+):
+    def interrupted(*_: Any) -> Any:
+        raise KeyboardInterrupt
+
+    painting = paint()
+    monkeypatch.setattr(painting.network, "features", interrupted)
+    assert cell.shows(painting) == []
 
 
 def test_a_painting_begun_by_hand_goes_on_in_a_notebook(paint: Paint, cell: Cell):
