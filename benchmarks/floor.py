@@ -1,12 +1,13 @@
-"""Time the least work an evaluation can be on this processor: VGG19's bf16 convolutions, and nothing else.
+"""Time what an evaluation's direct convolutions come to on this processor: VGG19's, and nothing else.
 
     python floor.py WIDTH HEIGHT [--repeats 5]
 
-For each layer as far as conv5_1, at the picture's shape: the median time of the forward convolution, bf16
-and channels_last, and of the gradient to its input written as a convolution with the flipped, transposed
-kernel. Prints one JSON object: seconds forward, seconds backward, and the multiply-adds of both. What an
-evaluation takes beyond this floor is activations, pooling, Grams, optimiser and overhead. (A method with
-less arithmetic, such as Winograd's, could go below it.)
+For each layer as far as conv5_1, at the picture's shape: the median time of the forward convolution,
+channels_last, and of the gradient to its input written as a convolution with the flipped, transposed
+kernel; in bf16 where the processor computes in it, else in fp32. Prints one JSON object: the dtype, seconds
+forward, seconds backward, and the multiply-adds of both. What an evaluation takes beyond this floor is
+activations, pooling, Grams, optimiser and overhead. A method with less arithmetic, such as Winograd's, can
+go below it.
 """
 
 from __future__ import annotations
@@ -21,6 +22,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+BF16 = torch.cpu._is_avx512_bf16_supported() or torch.cpu._is_amx_tile_supported()
+DTYPE = torch.bfloat16 if BF16 else torch.float32
+
 # (channels in, channels out); a tuple a block, halved in between
 LAYERS = (
     ((3, 64), (64, 64)),
@@ -32,8 +36,8 @@ LAYERS = (
 
 
 def noise(*shape: int) -> Tensor:
-    """Random bf16 values laid out channels last."""
-    return torch.randn(shape).bfloat16().contiguous(memory_format=torch.channels_last)
+    """Random values laid out channels last."""
+    return torch.randn(shape, dtype=DTYPE).contiguous(memory_format=torch.channels_last)
 
 
 def median_time(work: Callable[[], Tensor], repeats: int) -> float:
@@ -62,13 +66,14 @@ def main() -> None:
         height, width = args.height >> block, args.width >> block
         for inputs, outputs in layers:
             x, kernel = noise(1, inputs, height, width), noise(outputs, inputs, 3, 3)
-            bias = torch.randn(outputs).bfloat16()
+            bias = torch.randn(outputs, dtype=DTYPE)
             gradient = noise(1, outputs, height, width)
             turned = kernel.flip(2, 3).transpose(0, 1).contiguous(memory_format=torch.channels_last)
             forward += median_time(lambda x=x, k=kernel, b=bias: F.conv2d(x, k, b, padding=1), args.repeats)
             backward += median_time(lambda g=gradient, k=turned: F.conv2d(g, k, padding=1), args.repeats)
             products += 2 * kernel.numel() * height * width
-    print(json.dumps({"forward": forward, "backward": backward, "multiply_adds": products}))
+    dtype = str(DTYPE).removeprefix("torch.")
+    print(json.dumps({"dtype": dtype, "forward": forward, "backward": backward, "multiply_adds": products}))
 
 
 if __name__ == "__main__":

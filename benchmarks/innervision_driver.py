@@ -1,22 +1,19 @@
 """Run innervision's style transfer as one contestant of stylize.py.
 
-    python innervision_driver.py --content C.png --style S.png --folder OUT --steps 200 --every 10 --log LOG
+    python innervision_driver.py --content C.png --style S.png --folder OUT --log LOG
 
-The protocol, the same for every contestant:
+`innervision.stylize(content, style)` with the defaults of the preset `gatys`, whose objective is J, at the
+sizes the two pictures come in. At every `--every` evaluations at the content's size, and at the last, the
+best picture so far is saved as a PNG by `Painting.save`: what a person who stopped there would get. A line of
+JSON for each goes to LOG:
 
-- the working directory is OUT; the process was started at BENCHMARK_STARTED, an environment variable that
-  holds time.monotonic() of the harness (one clock for all processes), so that imports and weights count;
-- at every `--every` evaluations (a forward and backward pass of the network), and at the last, a picture is
-  saved as an 8-bit PNG of the content's size, and a line of JSON is appended to LOG:
-    {"elapsed": seconds since BENCHMARK_STARTED less those spent in saving pictures,
-     "evaluations": evaluations so far, of any size,
-     "picture": file name, relative to the working directory,
-     "pixels": width * height of the canvas now descended (left out: the content's own),
-     "loss": J of the unsaved picture (may be left out)};
-- no picture from a stage below the content's size needs saving: the scorer takes only that size. Enlarge
-  it if an early stage is to count;
-- a line `EVALUATION LOSS` on standard output for each evaluation at full size is welcome, not needed;
-- `--steps` is the peers' number of evaluations; how they are spent over the stages is innervision's affair.
+    {"elapsed": seconds since BENCHMARK_STARTED (time.monotonic() of the harness: imports and weights count)
+                less those spent in saving pictures,
+     "evaluations": of any size so far,
+     "picture": file name, relative to the working directory}
+
+Pictures of the smaller stages are not saved: the scorer takes the content's size alone. The J of each picture
+at that size, as innervision reckons it, is printed.
 """
 
 from __future__ import annotations
@@ -25,16 +22,11 @@ import argparse
 import json
 import os
 import time
-from collections.abc import Iterator
 from pathlib import Path
 
 from PIL import Image
 
-
-def frames(content: Path, style: Path, steps: int) -> Iterator[tuple[int, int, Image.Image]]:
-    """Yield (evaluations so far, pixels of the canvas, picture at full size) after each evaluation."""
-    raise SystemExit("innervision_driver.frames is a stub: write it over innervision.stylize(content, style)")
-    yield
+import innervision
 
 
 def main() -> None:
@@ -44,26 +36,28 @@ def main() -> None:
     parser.add_argument("--content", type=Path, required=True)
     parser.add_argument("--style", type=Path, required=True)
     parser.add_argument("--folder", type=Path, required=True)
-    parser.add_argument("--steps", type=int, default=200)
+    parser.add_argument("--steps", type=int, help="unused: the preset has its own number")
     parser.add_argument("--every", type=int, default=10)
     parser.add_argument("--log", type=Path, required=True)
     args = parser.parse_args()
 
     saving = 0.0
-    for evaluations, pixels, picture in frames(args.content, args.style, args.steps):
-        if evaluations % args.every and evaluations != args.steps:
+    with Image.open(args.content) as content, Image.open(args.style) as style:
+        sides = max(content.size), max(style.size)
+    painting = innervision.stylize(args.content, args.style, size=sides[0], style_size=sides[1])
+    for frame in painting:
+        if frame.image.shape[-2:] != painting.sitting.size:
+            continue
+        loss = sum(value for name, value in frame.values.items() if name != "gamut")
+        print(frame.count, loss, flush=True)
+        if frame.step % args.every and not frame.last:
             continue
         before = time.monotonic()
-        file = args.folder / f"{evaluations:04d}.png"
-        picture.save(file)
-        frame = {
-            "elapsed": before - started - saving,
-            "evaluations": evaluations,
-            "picture": str(file),
-            "pixels": pixels,
-        }
+        file = args.folder / f"{frame.count:04d}.png"
+        painting.save(file)
+        line = {"elapsed": before - started - saving, "evaluations": frame.count, "picture": str(file)}
         with args.log.open("a") as log:
-            print(json.dumps(frame), file=log)
+            print(json.dumps(line), file=log)
         saving += time.monotonic() - before
 
 

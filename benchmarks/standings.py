@@ -131,8 +131,8 @@ def table(results: dict) -> str:
         f" content {size}, style {style}; {results['steps']} evaluations asked of each peer,"
         f" a picture every {results['every']}; {rounds} interleaved rounds: medians (least–greatest).",
         "",
-        f"Floor: VGG19's convolutions to conv5_1 in bf16 take {floor[0]:.3f} s forward and {floor[1]:.3f} s"
-        f" for the gradient ({rate:.0f} GFLOP/s).",
+        f"Floor: VGG19's direct convolutions to conv5_1 in {results['floor'][0]['dtype']} take"
+        f" {floor[0]:.3f} s forward and {floor[1]:.3f} s for the gradient ({rate:.0f} GFLOP/s).",
         "",
         f"J of the content itself, where all start: {results['start']:.6g}."
         " A contestant's own loss there, over it: "
