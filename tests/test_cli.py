@@ -237,7 +237,7 @@ def test_a_picture_over_the_limit_names_the_flag() -> None:
         (("--optimiser", "adam", "--late-steps", "5", "--stages", "64:5"), "the last size has 5 steps"),
         (("--tv-weight", "1", "--tv-power", "0.5"), "give 1 or more"),
         (("--content-weight", "0", "--style-weight", "0", "--gamut-weight", "0"), "are all 0"),
-        (("--net", "mine.py:build"), "no file 'mine.py'"),
+        (("--net", "mine.py:build"), "mine.py' in --net"),
         (("--net", "vgg20"), "Did you mean 'vgg"),
         (("--preset", "gatis"), "Did you mean 'gatys'"),
         (("--preset", "article", "--steps", "30"), "innervision weights fetch squeezenet1_1-torchvision"),
