@@ -273,6 +273,17 @@ def test_transfer_only_gives_the_content_the_style_s_mean_and_covariance(paint: 
     assert (frame.total, frame.last, painting.best) == (0.0, True, frame)
 
 
+def test_transfer_only_by_histogram_gives_the_content_the_style_s_values(paint: Paint, picture: Draw):
+    style = np.asarray(picture(24, 32, 2))
+    lighter = np.where(style < 128, style + 10, style + 40)  # each value another, and no linear map undoes it
+    content = np.random.default_rng(0).permutation(lighter.reshape(-1, 3)).reshape(style.shape)
+    painting = paint(
+        Image.fromarray(content), Image.fromarray(style), color="transfer-only", color_match="histogram"
+    )
+    found, want = (np.sort(np.asarray(each).reshape(-1, 3), 0) for each in (painting.picture(), style))
+    assert np.array_equal(found, want)
+
+
 def test_transfer_only_takes_the_weighted_mean_of_styles_and_any_shape(paint: Paint):
     flat = [Image.new("RGB", (8, 8), colour) for colour in ((255, 0, 0), (0, 255, 0))]
     painting = paint(Image.new("RGB", (500, 1)), flat, color="transfer-only", style_weights=(1.0, 3.0))
