@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from rich.progress import Progress
 
     from innervision.core import Frame
+    from innervision.paint.estimate import Estimate
     from innervision.paint.gatys import Painting
 
 
@@ -54,6 +55,32 @@ def introduce(painting: Painting) -> list[str]:
         f"{sitting.evaluations} evaluations: {stages}",
         f"{network.name} in {dtype} ({why}), {network.device}, {threads}",
     ]
+
+
+def forecast(cost: Estimate) -> str:
+    """Return what it will cost: work, time and memory.
+
+    >>> forecast(Estimate(31_000_000_000_000, 250, 2**30, 20 * 2**30, longest=512, fits=True))
+    'about 3.1e13 multiply-adds, 4 min on this machine, peak memory about 1.0 GiB of 20.0 GiB available'
+    """
+    from innervision.paint.estimate import gib
+
+    work = "" if cost.multiply_adds is None else f"{cost.multiply_adds:.1e} multiply-adds, ".replace("+", "")
+    memory = (
+        "peak memory not known on this system"
+        if cost.memory is None
+        else f"peak memory about {gib(cost.memory)}"
+    )
+    of = "" if cost.memory is None or cost.available is None else f" of {gib(cost.available)} available"
+    return f"about {work}{duration(cost.seconds)} on this machine, {memory}{of}"
+
+
+def duration(seconds: float) -> str:
+    """Return a time as a person reads it: 40 s, 4 min, 2 h 05 min."""
+    minutes = round(seconds / 60)
+    if seconds < 90:
+        return f"{max(1, round(seconds))} s"
+    return f"{minutes} min" if minutes < 90 else f"{minutes // 60} h {minutes % 60:02} min"
 
 
 def losses(frame: Frame) -> str:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import io
+import json
 import os
 import platform
 import shlex
@@ -46,7 +47,9 @@ STARTS = ("content", "noise", "style", "grey")  # of a recipe's `start`; anythin
 @click.option(
     "--checkpoints", is_flag=True, help="save one at each snapshot, so that a crash can be resumed too"
 )
-@click.option("--dry-run", is_flag=True, help="say the sizes and the work; paint nothing")
+@click.option(
+    "--dry-run", is_flag=True, help="say the work, the expected time and peak memory; paint nothing"
+)
 @click.option("--max-pixels", type=int, help="largest picture to read, in pixels [default: 178956970]")
 @click.option("--quiet", is_flag=True, help="say nothing but errors")
 @click.option("--json", "as_json", is_flag=True, help="write events as JSON lines to standard output")
@@ -106,11 +109,12 @@ def stylize(
             run, saved = record.resume_run(resume, card)
             open_things.enter_context(run)
         painting = sit_down(order, seen.pictures, card, saved)
-        if dry_run:
-            from innervision.cli.progress import introduce
+        from innervision.paint.estimate import check_memory
 
-            click.echo("\n".join(introduce(painting)))
+        if dry_run:
+            foretell(painting, as_json=as_json)
             return
+        check_memory(painting)
         if run is None and not no_run:
             run = open_things.enter_context(record.open_run(where, card))
             if seen.stdin is not None:
@@ -255,6 +259,21 @@ def sit_down(
         now = card.machine
         chosen = replace(chosen, precision=now["precision"], threads=now["threads"], device=now["device"])
     return Painting(pictures[0], pictures[1:], chosen, resume=saved)
+
+
+def foretell(painting: Painting, *, as_json: bool) -> None:
+    """Say what is about to be done and what it will cost; raise OutOfMemory where it would not fit."""
+    from innervision.cli.progress import forecast, introduce
+    from innervision.paint.estimate import estimate, refuse
+
+    cost = estimate(painting)
+    if as_json:
+        said = {"event": "estimate", "text": introduce(painting), **asdict(cost)}
+        click.echo(json.dumps(said))
+    else:
+        colours = painting.recipe.color == "transfer-only"
+        click.echo("\n".join([*introduce(painting), *([] if colours else [forecast(cost)])]))
+    refuse(painting, cost)
 
 
 def paint(painting: Painting, run: Run | None, output: str, told: Listener, *, checkpoints: bool) -> bool:
