@@ -122,13 +122,14 @@ def table(results: dict) -> str:
     text = ["| " + " | ".join(line) + " |" for line in lines]
 
     rounds = len({run["round"] for run in results["runs"]})
-    size, style = ("×".join(map(str, results[key])) for key in ("content", "style"))
+    named = zip(results.get("pictures", ("", "")), (results["content"], results["style"]), strict=True)
+    content, style = (f"{name} {width}×{height}".strip() for name, (width, height) in named)
     floor = [median(one[key] for one in results["floor"]) for key in ("forward", "backward")]
     rate = 2e-9 * results["floor"][0]["multiply_adds"] / sum(floor)
     text += [
         "",
         f"{results['date']}; {results['machine']}; {results['threads']} threads;"
-        f" content {size}, style {style}; {results['steps']} evaluations asked of each peer,"
+        f" content {content}, style {style}; {results['steps']} evaluations asked of each peer,"
         f" a picture every {results['every']}; {rounds} interleaved rounds: medians (least–greatest).",
         "",
         f"Floor: VGG19's direct convolutions to conv5_1 in {results['floor'][0]['dtype']} take"

@@ -136,6 +136,7 @@ def measure(args: argparse.Namespace) -> dict:
         "threads": args.threads,
         "steps": args.steps,
         "every": args.every,
+        "pictures": [args.content.name, args.style.name],
         "content": sizes[0],
         "style": sizes[1],
         "versions": {name: versions(python) for name, python in pythons.items()},
@@ -162,12 +163,21 @@ def measure(args: argparse.Namespace) -> dict:
     return results
 
 
+def pictures_at_hand() -> tuple[Path, Path]:
+    """Tübingen and Starry Night where shared/data lies beside the repository, else two samples."""
+    data, samples = HERE.parents[1] / "shared/data", HERE.parent / "src/innervision/samples"
+    wanted = data / "photos/tubingen.jpg", data / "paintings/starry_night.jpg"
+    if all(picture.is_file() for picture in wanted):
+        return wanted
+    return samples / "skimage_coffee.png", samples / "van_gogh_harvest_at_la_crau_1888.jpg"
+
+
 def arguments() -> argparse.Namespace:
     """Read the command line; --quick changes the defaults only."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
-    data = HERE.parents[1] / "shared/data"
-    parser.add_argument("--content", type=Path, default=data / "photos/tubingen.jpg")
-    parser.add_argument("--style", type=Path, default=data / "paintings/starry_night.jpg")
+    content, style = pictures_at_hand()
+    parser.add_argument("--content", type=Path, default=content, help=f"default: {content.name}")
+    parser.add_argument("--style", type=Path, default=style, help=f"default: {style.name}")
     parser.add_argument("--size", type=int, default=512, help="longest side of the content, pixels")
     parser.add_argument("--steps", type=int, default=200, help="evaluations of each peer")
     parser.add_argument("--every", type=int, default=10, help="evaluations between two pictures")

@@ -17,7 +17,8 @@ HEAD = """# Commands
 Generated from the code by `python docs/generate_commands.py`; a test keeps it up to date.
 `innervision COMMAND --help` says the same. `python -m innervision` is the same command.
 
-An error is one line on standard error, with exit code 2. A run stopped by Ctrl-C ends with exit code 130.
+An error is one line on standard error, with exit code 2; for words that are no command or option, the usage
+comes before it. A run stopped by Ctrl-C ends with exit code 130.
 """
 
 

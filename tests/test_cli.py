@@ -355,6 +355,26 @@ def test_a_network_of_one_s_own() -> None:
     assert pixels("out.png").shape == (48, 64, 3)
 
 
+def test_a_run_on_a_network_of_one_s_own_goes_on_from_another_folder(monkeypatch: pytest.MonkeyPatch) -> None:
+    Path("mine.py").write_text(OWN)
+    args = ("content.png", "style.png", "--net", "mine.py:build", *OWN_LAYERS, *SMALL[:-1], "--steps", "9")
+
+    def full(_: int) -> None:
+        if Path("r/snapshots/0006.png").exists():
+            raise OSError(28, "No space left on device")
+
+    with monkeypatch.context() as patch:
+        patch.setattr("innervision.files.os.fsync", full)
+        refused(
+            run("stylize", *args, "-o", "out.png", "--every", "3", "--checkpoints", "--run", "r"), "no room"
+        )
+    Path("elsewhere").mkdir()
+    monkeypatch.chdir("elsewhere")
+    found = run("stylize", "--resume", "../r")
+    assert found.exit_code == 0, found.output
+    assert pixels("../out.png").shape == (48, 64, 3)
+
+
 def test_two_runs_into_one_folder() -> None:
     args = ("stylize", "content.png", "style.png", "-o", "out.png", *SMALL[:-1], "--run", "r")
     assert run(*args).exit_code == 0

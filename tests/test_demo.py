@@ -54,7 +54,8 @@ def test_a_terminal_gets_a_bar_and_quiet_nothing(tmp_path: Path, monkeypatch: py
     monkeypatch.setenv("TERM", "xterm")
     monkeypatch.setenv("TTY_COMPATIBLE", "1")  # rich then takes the captured stream for a terminal
     heard = run(tmp_path / "bar").stderr
-    assert "\x1b" in heard and "6/6" in heard and "step 6/6" not in heard
+    assert "\x1b" in heard and " 6/6" in heard and "0:00 left" in heard
+    assert all(f"step {count}/6 at 96x64: " in heard for count in COUNTS) and "% changed" in heard
     assert "painted-tarascon.jpg: after The Painter" in heard
     quiet = run(tmp_path / "quiet", "--quiet")
     assert (quiet.exit_code, quiet.output) == (0, "")

@@ -14,7 +14,19 @@ SOURCE = Path(__file__).parents[1] / "src/innervision"
 # A part is a module or package directly in innervision; the top-level package itself is "__init__".
 FLOORS = (
     # 0 ground
-    {"errors", "files", "images", "_decode", "_encode", "colour", "sheets", "store", "_transfer", "samples"},
+    {
+        "errors",
+        "files",
+        "memory",
+        "images",
+        "_decode",
+        "_encode",
+        "colour",
+        "sheets",
+        "store",
+        "_transfer",
+        "samples",
+    },
     {"nets", "network", "listen", "chain", "winograd", "weights"},  # 1 nets
     {"core"},  # 2 core
     {"learn", "see", "paint"},  # 3 work

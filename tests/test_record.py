@@ -173,6 +173,47 @@ def stop_at_once(folder: Path) -> None:
         run.stop(work, result(1))
 
 
+def test_a_run_that_goes_on_keeps_its_card_but_for_the_output(tmp_path: Path) -> None:
+    stop_at_once(tmp_path)
+    before = record.read_card(tmp_path)
+    now = card(
+        line="innervision stylize --resume r",
+        started="2030",
+        output="/d.png",
+        versions={**card().versions, "python": "3.12"},
+        machine={"threads": 8},
+    )
+    run, _ = record.resume_run(tmp_path, now)
+    with run:
+        assert run.count == 1  # a checkpoint saved before the first frame is of this step
+        assert record.read_card(tmp_path) == replace(before, status="running", output="/d.png")
+    assert before.result == result(1)
+
+
+def test_lines_that_are_no_events_are_passed_over(tmp_path: Path) -> None:
+    stop_at_once(tmp_path)
+    with (tmp_path / "events.jsonl").open("a") as events:
+        events.write('\n42\n["event", "count"]\n{"other": 1}\n{"event": "frame", "count": "2"}\nnull\n')
+    run, saved = record.resume_run(tmp_path, card())
+    with run:
+        list(run.watch(Halving(done=saved["done"])))
+        run.finish(result(6))
+    assert counts(tmp_path, "frame") == [1, 2, 3, 4, 5, 6]
+
+
+def test_what_the_system_refuses_in_a_run_s_folder_is_an_error_for_a_person(tmp_path: Path) -> None:
+    (tmp_path / "snapshots").touch()
+    with record.open_run(tmp_path, card()) as run:
+        with pytest.raises(InnervisionError, match=r"cannot write .*snapshots: "):
+            next(run.watch(Halving()))
+        (tmp_path / "checkpoint.pt").mkdir()
+        with pytest.raises(InnervisionError, match=r"cannot write .*checkpoint.pt: "):
+            run.finish(result(6))
+    (tmp_path / "runs").touch()
+    with pytest.raises(RunUnusable, match="name another folder by --run, or keep none by --no-run"):
+        record.open_run(tmp_path / "runs/one", card())
+
+
 def test_a_damaged_checkpoint_or_card_is_refused(tmp_path: Path) -> None:
     stop_at_once(tmp_path)
     (tmp_path / "checkpoint.pt").write_bytes(b"no zip")
@@ -196,6 +237,10 @@ def test_a_folder_belongs_to_one_run(tmp_path: Path) -> None:
     assert not record.in_use(tmp_path)
     with pytest.raises(RunUnusable, match="holds a run already"):
         record.open_run(tmp_path, card())
+    with record.open_run(tmp_path / "two words", card()):
+        pass
+    with pytest.raises(RunUnusable, match=r"--resume '.*two words'$"):
+        record.open_run(tmp_path / "two words", card())
 
 
 @pytest.mark.parametrize(

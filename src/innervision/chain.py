@@ -8,13 +8,14 @@ convolutions, ReLUs and poolings (VGG's base) that allows, on any device:
   bfloat16 on an AVX-512 CPU at 512x384: 33 ms instead of 76 ms);
 - 3x3 convolutions of wide layers in float32 on a CPU by Winograd's method (see `winograd`);
 - a ReLU before a max pooling done after it, on a quarter of the values;
-- gradients masked and summed in place, and of the forward pass nothing kept but each ReLU's answer
-  and each pooling's indices.
+- gradients masked in place, and of the forward pass nothing kept but each ReLU's answer and each
+  pooling's indices, freed as the way back passes them.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections import deque
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, cast
 
@@ -46,16 +47,19 @@ class Kernel:
 
     def back(self) -> Tensor:
         """Return the kernel flipped and transposed: its convolution is the data gradient."""
-        if self._back is None:
-            turned = self.source.flip(2, 3).transpose(0, 1)
-            self._back, self._turned = turned.contiguous(memory_format=_LAST), None
-        return self._back
+        back = self._back  # another thread may want the other form meanwhile
+        if back is None:
+            back = self.source.flip(2, 3).transpose(0, 1).contiguous(memory_format=_LAST)
+            self._back, self._turned = back, None
+        return back
 
     def turned(self) -> Tensor:
         """Return the kernel as Winograd's method wants it."""
-        if self._turned is None:
-            self._back, self._turned = None, winograd.transform(self.source)
-        return self._turned
+        turned = self._turned
+        if turned is None:
+            turned = winograd.transform(self.source)
+            self._back, self._turned = None, turned
+        return turned
 
 
 @dataclass(frozen=True, eq=False)
@@ -93,22 +97,61 @@ Link = Convolution | Rectifier | Pooling
 
 
 @dataclass(frozen=True, eq=False)
+class Part:
+    """Links in a row, and the name under which the last one's answer is wanted."""
+
+    links: tuple[Link, ...]
+    name: str
+
+
+@dataclass(frozen=True, eq=False)
 class Chain:
-    """Links in order, each with the name under which its answer is wanted (or "")."""
+    """A network as far as the deepest layer wanted: a part for each layer that is."""
 
-    links: tuple[tuple[Link, str], ...]
+    parts: tuple[Part, ...]
 
-    def __call__(self, x: Tensor) -> dict[str, Tensor]:
-        """Return name -> activation of the wanted layers for a network's input x (n, c, h, w)."""
-        names = [name for _, name in self.links if name]
-        if torch.is_grad_enabled() and x.requires_grad:
-            return dict(zip(names, cast(tuple[Tensor, ...], _Run.apply(x, self)), strict=True))
-        answers: dict[str, Tensor] = {}
-        for link, name in self.links:
-            x = _forward(link, x, None)
-            if name:
-                answers[name] = x
-        return answers
+    def __call__(self, x: Tensor) -> Answers:
+        """Return the wanted layers' answers to a network's input x (n, c, h, w)."""
+        return Answers(self.parts, x)
+
+
+class Answers(Mapping[str, Tensor]):
+    """Name -> activation, each computed when first asked for, after those before it.
+
+    autograd goes back over what was done last first. So where each answer is measured before the next is
+    asked for, its gradient is made just before it is used, and what a part has kept is freed once it is
+    passed: gradients of all layers, and all that was kept, are never held at once.
+    """
+
+    def __init__(self, parts: Sequence[Part], x: Tensor) -> None:
+        self._names = tuple(part.name for part in parts)
+        self._left = deque(parts)
+        self._found: dict[str, Tensor] = {}
+        self._x = x
+        self._grad = torch.is_grad_enabled()
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._names)
+
+    def __len__(self) -> int:
+        return len(self._names)
+
+    def __getitem__(self, name: str) -> Tensor:
+        if name not in self._names:
+            raise KeyError(name)
+        with torch.inference_mode(False), torch.set_grad_enabled(self._grad):
+            while name not in self._found:
+                part = self._left.popleft()
+                self._x = self._found[part.name] = _run(part, self._x)
+        return self._found[name]
+
+
+def _run(part: Part, x: Tensor) -> Tensor:
+    if torch.is_grad_enabled() and x.requires_grad:
+        return cast(Tensor, _Run.apply(x, part))
+    for link in part.links:
+        x = _forward(link, x, None)
+    return x
 
 
 def chain_of(module: nn.Module, wanted: tuple[str, ...], kernels: dict[str, Kernel]) -> Chain | None:
@@ -118,7 +161,8 @@ def chain_of(module: nn.Module, wanted: tuple[str, ...], kernels: dict[str, Kern
     and AvgPool2d, each once, in (nested) Sequentials, and for modules with hooks, which a short cut would
     pass by. kernels: the convolutions made ready before, by layer; kept up to date.
     """
-    links: list[tuple[Link, str]] = []
+    parts: list[Part] = []
+    links: list[Link] = []
     left = set(wanted)
     met: set[nn.Module] = set()
     before = "the caller's"  # what a ReLU must not overwrite has a name
@@ -128,21 +172,20 @@ def chain_of(module: nn.Module, wanted: tuple[str, ...], kernels: dict[str, Kern
             return None
         if isinstance(link, Rectifier) and before:
             link = replace(link, in_place=False)
-        before = name if name in left else ""
-        links.append((link, before))
-        if len(links) > 1 and isinstance(link, Pooling) and link.kind == "max" and _silent(links[-2]):
+        if isinstance(link, Pooling) and link.kind == "max" and links and isinstance(links[-1], Rectifier):
             # the larger of two rectified is the rectified larger: a ReLU after the pooling does a quarter
-            links[-2:] = [(link, ""), (Rectifier(), before)]
+            links[-1:] = [link, Rectifier()]
+        else:
+            links.append(link)
         met.add(part)
-        left.discard(name)
+        before = name if name in left else ""
+        if before:
+            parts.append(Part(tuple(links), name))
+            links.clear()
+            left.discard(name)
         if not left:
-            return Chain(tuple(links))
+            return Chain(tuple(parts))
     return None
-
-
-def _silent(link: tuple[Link, str]) -> bool:
-    """Tell whether this is a ReLU whose own answer nobody wants."""
-    return isinstance(link[0], Rectifier) and not link[1]
 
 
 def _flatten(module: nn.Module, prefix: str) -> Iterator[tuple[str, nn.Module]]:
@@ -208,8 +251,12 @@ def _forward(link: Link, x: Tensor, tape: list[Tensor] | None) -> Tensor:
         case Pooling(kind="max"):
             if tape is None:
                 return F.max_pool2d(x, link.size, link.stride)
-            y, indices = torch.ops.aten.max_pool2d_with_indices(x, link.size, link.stride)
-            tape += [x.new_empty(1).expand(x.shape), indices]  # of x the way back needs the shape alone
+            # of x the way back needs the shape alone
+            if link.size == link.stride == (2, 2):
+                y, *larger = _halve(x)
+            else:
+                y, *larger = torch.ops.aten.max_pool2d_with_indices(x, link.size, link.stride)
+            tape += [*larger, x.new_empty(1).expand(x.shape)]
             return y
         case Pooling():
             if tape is not None:
@@ -217,62 +264,67 @@ def _forward(link: Link, x: Tensor, tape: list[Tensor] | None) -> Tensor:
             return F.avg_pool2d(x, link.size, link.stride)
 
 
-def _backward(link: Link, g: Tensor, tape: list[Tensor]) -> Tensor:
-    """Take one link backward, consuming its part of the tape; g is ours and may be overwritten."""
+def _backward(link: Link, g: Tensor, tape: list[Tensor], ours: bool) -> Tensor:
+    """Take one link backward, consuming its part of the tape; g may be overwritten if it is ours."""
     match link:
         case Convolution():
             return link.backward(g)
         case Rectifier():
-            return _mask(g, tape.pop(), 0, grad_input=g)
+            return _mask(g, tape.pop(), 0, grad_input=g if ours else torch.empty_like(g))
         case Pooling(kind="max"):
-            indices, shape = tape.pop(), tape.pop().shape
-            x = torch.empty(shape, dtype=g.dtype, device=g.device, memory_format=_LAST)  # never read
-            return _unpool_max(g, x, link.size, link.stride, (0, 0), (1, 1), False, indices)
+            shape = tape.pop().shape
+            x = torch.empty(shape, dtype=g.dtype, device=g.device, memory_format=_LAST)
+            if link.size == link.stride == (2, 2):
+                below, low, high = tape.pop(), tape.pop(), tape.pop()
+                return _double(g, x, (high, low), below)
+            return _unpool_max(g, x, link.size, link.stride, (0, 0), (1, 1), False, tape.pop())
         case Pooling():
             return _unpool_average(g, tape.pop(), link.size, link.stride, (0, 0), False, True, None)
 
 
+def _halve(x: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    """Pool 2x2 to the largest, and tell where it was: right above, right below, below (the first of equals).
+
+    Three bits for an answer, where the library keeps an index of eight bytes.
+    """
+    h, w = x.shape[2] // 2 * 2, x.shape[3] // 2 * 2
+    a, b, c, d = (x[:, :, i:h:2, j:w:2] for i in (0, 1) for j in (0, 1))
+    above, below = torch.maximum(a, b), torch.maximum(c, d)
+    return torch.maximum(above, below), b > a, d > c, below > above
+
+
+def _double(g: Tensor, x: Tensor, right: tuple[Tensor, Tensor], below: Tensor) -> Tensor:
+    """Fill x with the gradient to `_halve`'s picture."""
+    h, w = x.shape[2] // 2 * 2, x.shape[3] // 2 * 2
+    x[:, :, h:].zero_()
+    x[:, :, :, w:].zero_()
+    none = g.new_zeros(())
+    for i, share in enumerate((torch.where(below, none, g), torch.where(below, g, none))):
+        torch.where(right[i], none, share, out=x[:, :, i:h:2, 0:w:2])
+        torch.where(right[i], share, none, out=x[:, :, i:h:2, 1:w:2])
+    return x
+
+
 class _Run(torch.autograd.Function):
-    """The chain with its gradient to the input, once differentiable."""
+    """A part of a chain with its gradient to the input, once differentiable."""
 
     @staticmethod
-    def forward(ctx: Any, x: Tensor, chain: Chain) -> tuple[Tensor, ...]:
+    def forward(ctx: Any, x: Tensor, part: Part) -> Tensor:
         tape: list[Tensor] = []
-        answers: list[Tensor] = []
-        for link, name in chain.links:
+        for link in part.links:
             x = _forward(link, x, tape)
-            if name:
-                answers.append(x)
         ctx.save_for_backward(*tape)
-        ctx.chain = chain
-        ctx.set_materialize_grads(False)
-        return tuple(answers)
+        ctx.part = part
+        return x
 
     @staticmethod
     @torch.autograd.function.once_differentiable
     def backward(  # pyright: ignore[reportIncompatibleMethodOverride]
-        ctx: Any, *gradients: Tensor | None
-    ) -> tuple[Tensor | None, None]:
-        tape, given = list(ctx.saved_tensors), list(gradients)
-        g: Tensor | None = None
-        for link, name in reversed(ctx.chain.links):
-            if name:
-                more = given.pop()
-                if more is not None:
-                    # a copy, since the way back writes into it and it may belong to the caller
-                    g = more.clone(memory_format=_LAST) if g is None else g.add_(more)
-            if g is not None:
-                g = _backward(link, g, tape)
-            else:
-                del tape[len(tape) - _kept(link) :]
+        ctx: Any, gradient: Tensor
+    ) -> tuple[Tensor, None]:
+        tape = list(ctx.saved_tensors)
+        g = gradient.contiguous(memory_format=_LAST)
+        for link in reversed(ctx.part.links):
+            # what comes first may belong to the caller, who has not given it away
+            g = _backward(link, g, tape, ours=g is not gradient)
         return g, None
-
-
-def _kept(link: Link) -> int:
-    match link:
-        case Convolution():
-            return 0
-        case Pooling(kind="max"):
-            return 2
-        case _:
-            return 1

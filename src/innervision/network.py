@@ -7,7 +7,7 @@ import importlib.util
 import itertools
 import sys
 import threading
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 
 import torch
@@ -73,6 +73,14 @@ class Network:
         shorter way to the same numbers, once differentiable (see `chain`).
         Raises Invalid for an unknown layer, one that answers no tensor, or one that is never called.
         """
+        found = self.answers(image, layers)
+        return {name: found[name] for name in dict.fromkeys(self.check(layers))}
+
+    def answers(self, image: Tensor, layers: Iterable[str]) -> Mapping[str, Tensor]:
+        """Return the same as `features`; where there is a shorter way, each layer when it is asked for.
+
+        Asked for and measured in turn, from the shallowest, they need less memory (see `chain.Answers`).
+        """
         wanted = tuple(dict.fromkeys(self.check(layers)))
         if not wanted:
             return {}
@@ -82,11 +90,9 @@ class Network:
             x = self._input(image)
             chain = self._chain(wanted, x.device)
             if chain is not None:
-                found = chain(x)
-            else:
-                with self._lock, evaluating(self.module):
-                    found = listen(self.module, x, wanted, self._fragile)
-        return {name: found[name] for name in wanted}
+                return chain(x)
+            with self._lock, evaluating(self.module):
+                return listen(self.module, x, wanted, self._fragile)
 
     def __call__(self, image: Tensor) -> Tensor:
         """Return what the whole module answers (a classifier's logits) to sRGB pictures in 0..1."""

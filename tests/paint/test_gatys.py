@@ -20,13 +20,21 @@ from torch import Tensor
 import innervision
 from innervision import images
 from innervision.core import Detail, Pixels
-from innervision.errors import Diverged, Invalid
-from innervision.paint import machine
+from innervision.errors import Diverged, Invalid, WeightsMissing
+from innervision.paint import gatys, machine
 from innervision.paint.gatys import Painting
 from innervision.paint.recipes import Recipe
 
 Draw = Callable[..., Image.Image]
 Paint = Callable[..., Painting]
+
+
+def saved(painting: Painting) -> Any:
+    """Return a painting's checkpoint as it comes back from a file that cannot run code."""
+    file = io.BytesIO()
+    torch.save(painting.checkpoint(), file)
+    file.seek(0)
+    return torch.load(file, weights_only=True)
 
 
 def image_of(picture: Image.Image) -> Tensor:
@@ -47,6 +55,30 @@ def test_it_starts_from_what_is_named(paint: Paint, picture: Draw, tmp_path: Pat
     ):
         painting = paint(picture(24, 32, 1), picture(24, 32, 2), start=start, canvas=canvas)
         assert torch.allclose(next(painting).image, want, atol=1e-6), start
+
+
+def test_a_start_is_settled_before_the_network_is_opened(
+    paint: Paint, picture: Draw, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    file = tmp_path / "start.png"
+    picture(24, 32, 7).save(file)
+    painting = paint(start=str(file))
+    file.unlink()
+    assert torch.allclose(next(painting).image, image_of(picture(24, 32, 7)), atol=1e-6)
+    monkeypatch.setattr(gatys, "open_network", lambda _: pytest.fail("opened the network"))
+    for start, said in (
+        (
+            "nosie",
+            r"no start 'nosie'; there are content, noise, style, grey, a picture file. Did you mean 'noise'",
+        ),
+        ("nope.png", r"no file 'nope.png'"),
+        (str(tmp_path / "nope"), r"no file '.*nope'"),
+        ("sample:chelsee", r"Did you mean 'chelsea'"),
+    ):
+        with pytest.raises(Invalid, match=said):
+            paint(start=start)
+    with pytest.raises(Invalid, match="a style picture that is not blank"):
+        paint(style="blank", start="style")
 
 
 def test_noise_is_of_its_seed(paint: Paint):
@@ -70,7 +102,7 @@ def test_a_blank_style_is_plain_grey(paint: Paint, picture: Draw):
     with pytest.raises(Invalid, match="cannot both be blank"):
         paint("blank", "blank")
     with pytest.raises(Invalid, match="a style picture that is not blank"):
-        next(paint(style="blank", start="style"))
+        paint(style="blank", start="style")
     both = paint(style=["blank", picture(24, 32, 2)], start="style")
     assert torch.allclose(next(both).image, image_of(picture(24, 32, 2)), atol=1e-6)
 
@@ -193,12 +225,6 @@ def test_until_stops_at_the_first_snapshot_that_changed_less(paint: Paint, stage
 
 
 def test_painting_goes_on_bit_for_bit(paint: Paint):
-    def saved(painting: Painting) -> Any:
-        file = io.BytesIO()
-        torch.save(painting.checkpoint(), file)
-        file.seek(0)
-        return torch.load(file, weights_only=True)
-
     adam = {"optimiser": "adam", "late_steps": 4, "clamp": 1.5}
     for options in ({}, {"stages": ((16, 5), (32, 5)), "color": "keep"}, {"steps": 9, **adam}):
         whole = paint(**options)
@@ -214,6 +240,45 @@ def test_painting_goes_on_bit_for_bit(paint: Paint):
             assert rest[-1].values == frames[-1].values
             assert resumed.changes == whole.changes
             assert resumed.best.total == whole.best.total
+            again = paint(**options, resume=saved(paint(**options, resume=saved(part))))  # no step between
+            assert torch.equal(list(again)[-1].image, frames[-1].image)
+
+
+def test_a_checkpoint_of_the_last_step_leaves_nothing_to_paint(paint: Paint):
+    for options in (
+        {},
+        {"stages": ((16, 3), (32, 3)), "color": "keep"},
+        {"optimiser": "adam", "late_steps": 2},
+    ):
+        whole = paint(**options)
+        last = list(whole)[-1]
+        resumed = paint(**options, resume=saved(whole))
+        assert list(resumed) == []
+        for frame, want in ((resumed.latest, last), (resumed.best, whole.best)):
+            assert (frame.count, frame.steps, frame.total, frame.values) == (
+                *(want.count, want.steps, want.total),
+                want.values,
+            )
+            assert torch.equal(frame.image, want.image)
+        assert resumed.changes == whole.changes
+        assert resumed.picture().tobytes() == whole.picture().tobytes()
+
+
+def test_a_painting_that_had_settled_stays_so(paint: Paint):
+    part = paint(until=100.0, steps=9)
+    while not part.settled:
+        next(part)
+    resumed = paint(until=100.0, steps=9, resume=saved(part))
+    assert list(resumed) == []
+    assert resumed.settled
+    assert (resumed.latest.count, resumed.best.count) == (4, part.best.count)
+    assert resumed.picture().tobytes() == part.picture().tobytes()
+
+
+def test_what_is_no_painting_s_checkpoint_is_refused(paint: Paint):
+    frame = next(paint())
+    with pytest.raises(Invalid, match=r"resume takes a Painting's checkpoint.*lacks best, changes, compared"):
+        paint(resume=frame.checkpoint())
 
 
 def test_the_best_is_the_lowest_of_the_last_size(paint: Paint):
@@ -284,6 +349,17 @@ def test_transfer_only_by_histogram_gives_the_content_the_style_s_values(paint: 
     assert np.array_equal(found, want)
 
 
+def test_transfer_only_needs_no_network(
+    paint: Paint, picture: Draw, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.setenv("INNERVISION_HOME", str(tmp_path))  # where no weights are
+    pair = picture(24, 32, 1), picture(24, 32, 2)
+    painting = innervision.stylize(*pair, preset="article", color="transfer-only", size=32)
+    assert painting.picture().tobytes() == paint(*pair, color="transfer-only").picture().tobytes()
+    with pytest.raises(WeightsMissing):
+        _ = painting.network
+
+
 def test_transfer_only_takes_the_weighted_mean_of_styles_and_any_shape(paint: Paint):
     flat = [Image.new("RGB", (8, 8), colour) for colour in ((255, 0, 0), (0, 255, 0))]
     painting = paint(Image.new("RGB", (500, 1)), flat, color="transfer-only", style_weights=(1.0, 3.0))
@@ -297,13 +373,19 @@ def test_transfer_only_takes_the_weighted_mean_of_styles_and_any_shape(paint: Pa
 
 def test_precision_follows_what_the_processor_has(monkeypatch: pytest.MonkeyPatch):
     for bf16, amx in itertools.product((False, True), repeat=2):
-        monkeypatch.setattr(torch.cpu, "_is_avx512_bf16_supported", lambda found=bf16: found)
-        monkeypatch.setattr(torch.cpu, "_is_amx_tile_supported", lambda found=amx: found)
+        for name, has in (("avx512_bf16", bf16), ("amx_tile", amx)):
+            monkeypatch.setattr(torch.cpu, f"_is_{name}_supported", lambda has=has: has, raising=False)
         want = torch.bfloat16 if bf16 or amx else torch.float32
         assert machine.choose_precision("auto", torch.device("cpu")) == want
         assert machine.choose_precision("float32", torch.device("cpu")) == torch.float32
         assert machine.choose_precision("bfloat16", torch.device("cpu")) == torch.bfloat16
         assert machine.choose_precision("auto", torch.device("mps")) == torch.float32
+
+
+def test_a_torch_that_does_not_tell_of_the_processor_paints_in_float32(monkeypatch: pytest.MonkeyPatch):
+    for name in ("avx512_bf16", "amx_tile"):
+        monkeypatch.delattr(torch.cpu, f"_is_{name}_supported", raising=False)
+    assert machine.choose_precision("auto", torch.device("cpu")) == torch.float32
 
 
 def test_bfloat16_is_the_network_s_alone(paint: Paint):
@@ -324,13 +406,13 @@ def test_a_device_that_cannot_compute_is_refused(name: str):
 def test_threads_are_given_back(paint: Paint, monkeypatch: pytest.MonkeyPatch):
     mine, within = torch.get_num_threads(), []
     painting = paint(threads=mine + 1)
-    step = painting.network.features
+    see = painting.network._input
     monkeypatch.setattr(
-        painting.network, "features", lambda *a: (within.append(torch.get_num_threads()), step(*a))[1]
+        painting.network, "_input", lambda x: (within.append(torch.get_num_threads()), see(x))[1]
     )
     next(painting)
     assert (set(within), torch.get_num_threads()) == ({mine + 1}, mine)
-    monkeypatch.setattr(painting.network, "features", lambda *_: 1 / 0)
+    monkeypatch.setattr(painting.network, "_input", lambda _: 1 / 0)
     with pytest.raises(ZeroDivisionError):
         next(painting)
     assert torch.get_num_threads() == mine
@@ -351,8 +433,63 @@ def test_a_recipe_takes_a_network_of_one_s_own(guest: str, picture: Draw):
 def test_a_network_with_layers_of_one_size_paints_at_that_size(guest: str, paint: Paint, picture: Draw):
     fixed = {"net": guest.replace(":build", ":fixed"), "content_layers": ("fc",), "style_layers": ("relu1",)}
     assert len(list(paint(style=picture(24, 32, 2), steps=2, **fixed))) == 2
-    with pytest.raises(Invalid, match=r"fails at a picture of 16x12 px: mat1 and mat2"):
+    with pytest.raises(Invalid, match=r"fails at a picture of 16x12 px: .*768.*3072"):
         paint(size=16, **fixed)
+
+
+WATCHED = """
+from torch import nn
+
+class Watched(nn.Conv2d):
+    seen = []  # sizes that it was computed at
+
+    def forward(self, x):
+        if x.device.type != "meta":
+            self.seen.append(tuple(x.shape[2:]))
+        return super().forward(x)
+
+class Numbers(Watched):
+    def forward(self, x):
+        assert float(x.mean()) < 9
+        return super().forward(x)
+
+class Evens(Watched):
+    def forward(self, x):
+        if x.shape[-1] % 4:
+            raise ValueError("not in fours")
+        return super().forward(x)
+
+def build():
+    return nn.Sequential(Watched(3, 4, 3, padding=1), nn.ReLU())
+
+def numbers():
+    return nn.Sequential(Numbers(3, 4, 3, padding=1), nn.ReLU())
+
+def evens():
+    return nn.Sequential(Evens(3, 4, 3, padding=1), nn.ReLU())
+"""
+
+
+@pytest.mark.parametrize(("function", "seen"), [("build", []), ("numbers", [(64, 64)] * 2)])
+def test_a_network_of_one_s_own_is_asked_of_sizes_without_the_work(
+    paint: Paint, tmp_path: Path, function: str, seen: list[images.Size]
+):
+    (tmp_path / "watched.py").write_text(WATCHED)
+    layers = {"content_layers": ("1",), "style_layers": ("1",)}
+    painting = paint(net=f"{tmp_path / 'watched.py'}:{function}", size=3000, **layers)
+    assert painting.network.module[0].seen == seen  # of the content and the style
+
+
+def test_a_network_of_one_s_own_may_refuse_a_later_size(
+    guest: str, paint: Paint, picture: Draw, tmp_path: Path
+):
+    (tmp_path / "watched.py").write_text(WATCHED)
+    fixed = {"net": guest.replace(":build", ":fixed"), "content_layers": ("fc",), "style_layers": ("relu1",)}
+    with pytest.raises(Invalid, match=r"fails at a picture of 64x48 px: .*12288.*3072"):
+        paint(style=picture(24, 32, 2), stages=((32, 2), (64, 2)), **fixed)
+    evens = {"net": f"{tmp_path / 'watched.py'}:evens", "content_layers": ("1",), "style_layers": ("1",)}
+    with pytest.raises(Invalid, match=r"evens fails at a picture of 130x\d+ px: not in fours"):
+        paint(style=picture(24, 32, 2), size=130, **evens)
 
 
 # pictures that nobody expects
@@ -489,9 +626,9 @@ def test_a_notebook_s_stop_button_keeps_the_best(
             raise KeyboardInterrupt
         return work(*args)
 
-    if during == "a step":  # the first sees the targets
-        work = painting.network.features
-        monkeypatch.setattr(painting.network, "features", interrupted)
+    if during == "a step":  # the first calls count what it needs, and see the targets
+        work = painting.network._input
+        monkeypatch.setattr(painting.network, "_input", interrupted)
     else:
         work = painting.show
         monkeypatch.setattr(painting, "show", interrupted)
@@ -510,7 +647,7 @@ def test_a_painting_stopped_before_its_first_frame_shows_nothing(
         raise KeyboardInterrupt
 
     painting = paint()
-    monkeypatch.setattr(painting.network, "features", interrupted)
+    monkeypatch.setattr(painting.network, "_input", interrupted)
     assert cell.shows(painting) == []
 
 

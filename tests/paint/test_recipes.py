@@ -117,5 +117,15 @@ def test_what_does_not_go_together_is_refused(options, said):
         recipe(**options)
 
 
+def test_no_weights_at_all_are_refused():
+    none = {"content_weight": 0, "style_weight": 0, "gamut_weight": 0}
+    with pytest.raises(
+        Invalid, match="content, style, tv and gamut weights are all 0: there is nothing to paint"
+    ):
+        recipe(**none)
+    assert recipe(**none, tv_weight=1).tv_weight == 1
+    assert recipe(**none, color="transfer-only").color == "transfer-only"  # nothing is weighed
+
+
 def test_late_steps_are_counted_against_the_last_size():
     assert recipe(optimiser="adam", late_steps=9, steps=5, stages=((64, 10),)).late_steps == 9

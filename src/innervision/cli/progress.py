@@ -63,7 +63,7 @@ def forecast(cost: Estimate) -> str:
     >>> forecast(Estimate(31_000_000_000_000, 250, 2**30, 20 * 2**30, longest=512, fits=True))
     'about 3.1e13 multiply-adds, 4 min on this machine, peak memory about 1.0 GiB of 20.0 GiB available'
     """
-    from innervision.paint.estimate import gib
+    from innervision.memory import gib
 
     work = "" if cost.multiply_adds is None else f"{cost.multiply_adds:.1e} multiply-adds, ".replace("+", "")
     memory = (
@@ -72,7 +72,8 @@ def forecast(cost: Estimate) -> str:
         else f"peak memory about {gib(cost.memory)}"
     )
     of = "" if cost.memory is None or cost.available is None else f" of {gib(cost.available)} available"
-    return f"about {work}{duration(cost.seconds)} on this machine, {memory}{of}"
+    time = "time not known" if cost.seconds is None else f"{duration(cost.seconds)} on this machine"
+    return f"about {work}{time}, {memory}{of}"
 
 
 def duration(seconds: float) -> str:
@@ -92,11 +93,29 @@ def losses(frame: Frame) -> str:
     return f"total {frame.total:.4g} ({', '.join(f'{name} {value:.3g}' for name, value in parts.items())})"
 
 
-def remaining(painting: Painting, first: int, count: int, seconds: float) -> float:
+def remaining(painting: Painting, first: int, frame: Frame, seconds: float) -> float:
     """Return the seconds still to go, a step costing as its pixels; `first` steps were done before."""
     costs = [float(h * w) for (h, w), steps in painting.sitting.stages for _ in range(steps)]
-    done = sum(costs[first:count])
-    return seconds * sum(costs[count:]) / done if done else 0.0
+    done = sum(costs[first : frame.count])
+    return seconds * sum(costs[frame.count : frame.steps]) / done if done else 0.0
+
+
+def clock(seconds: float) -> str:
+    """Return a time as a clock shows it.
+
+    >>> clock(59.6), clock(5.2)
+    ('1:00', '0:05')
+    """
+    minutes, rest = divmod(round(seconds), 60)
+    return f"{minutes}:{rest:02}"
+
+
+def progress(painting: Painting, frame: Frame) -> str:
+    """Return what a snapshot shows: step, size, losses, and how much has changed since the one before."""
+    h, w = frame.image.shape[-2:]
+    change = dict(painting.changes).get(frame.count)
+    changed = "" if change is None else f"; {change:.2f} % changed"
+    return f"step {frame.count}/{frame.steps} at {w}x{h}: {losses(frame)}{changed}"
 
 
 class Silent:
@@ -134,44 +153,48 @@ class Plain:
 
     def frame(self, painting: Painting, frame: Frame, seconds: float) -> None:
         self._first = frame.count - 1 if self._first is None else self._first
-        if painting.snapshot_due(frame):
-            change = dict(painting.changes).get(frame.count)
-            changed = "" if change is None else f"; {change:.2f} % changed"
-            left = remaining(painting, self._first, frame.count, seconds)
-            h, w = frame.image.shape[-2:]
-            click.echo(
-                f"step {frame.count}/{frame.steps} at {w}x{h}: {losses(frame)}{changed}; "
-                f"{seconds:.0f} s, about {left:.0f} s left",
-                err=True,
-            )
+        if painting.snapshot_due(frame) and frame.values:  # none where colours alone were matched
+            left = remaining(painting, self._first, frame, seconds)
+            times = f"{seconds:.0f} s, about {left:.0f} s left"
+            click.echo(f"{progress(painting, frame)}; {times}", err=True)
 
     def end(self, event: dict[str, Any], text: str) -> None:
         click.echo(text, err=True)
 
 
 class Bar(Plain):
-    """Draws a bar with stage, losses and remaining time on a terminal."""
+    """Draws a bar with remaining time, size and losses on a terminal; each snapshot's line stays above it."""
 
     def __init__(self, bar: Progress) -> None:
         super().__init__()
         self._bar = bar
         self._task = bar.add_task("looking at the pictures", total=None, left="")
 
+    def begin(self, painting: Painting) -> None:
+        for line in introduce(painting):
+            self._say(line)
+
     def frame(self, painting: Painting, frame: Frame, seconds: float) -> None:
         self._first = frame.count - 1 if self._first is None else self._first
-        left = remaining(painting, self._first, frame.count, seconds)
+        if not frame.values:  # colours alone were matched
+            return
         h, w = frame.image.shape[-2:]
         self._bar.update(
             self._task,
             completed=frame.count,
             total=frame.steps,
             description=f"{w}x{h} {losses(frame)}",
-            left=f"{left // 60:.0f}:{left % 60:02.0f} left",
+            left=f"{clock(remaining(painting, self._first, frame, seconds))} left",
         )
+        if painting.snapshot_due(frame):
+            self._say(progress(painting, frame))
 
     def end(self, event: dict[str, Any], text: str) -> None:
         self._bar.stop()
         super().end(event, text)
+
+    def _say(self, line: str) -> None:
+        self._bar.console.print(line, markup=False, highlight=False)  # above the bar, not across it
 
 
 @contextlib.contextmanager
@@ -185,16 +208,18 @@ def listener(*, quiet: bool, as_json: bool) -> Iterator[Listener]:
         return
     from rich.console import Console
     from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
+    from rich.table import Column
 
     console = Console(stderr=True)
     if not console.is_terminal:
         yield Plain()
         return
     columns = (
-        BarColumn(24),
-        MofNCompleteColumn(),
-        TextColumn("{task.description}"),
-        TextColumn("{task.fields[left]}"),
+        BarColumn(16, table_column=Column(min_width=16)),
+        MofNCompleteColumn(table_column=Column(no_wrap=True, min_width=7)),
+        TextColumn("{task.fields[left]}", table_column=Column(no_wrap=True, min_width=9)),
+        # what is cut on a narrow terminal is the losses
+        TextColumn("{task.description}", table_column=Column(ratio=1, no_wrap=True, overflow="ellipsis")),
     )
-    with Progress(*columns, console=console, transient=True) as bar:
+    with Progress(*columns, console=console, transient=True, expand=True) as bar:
         yield Bar(bar)

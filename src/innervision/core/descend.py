@@ -124,8 +124,9 @@ class _Descent:
         def closure() -> Any:  # a float, torch says, and takes a tensor
             optimiser.zero_grad()
             image = self.canvas.render()
-            activations = self.network.features(stage.view(image, self.generator), stage.objective.layers)
-            total, values = stage.objective(activations, image)
+            answers = self.network.answers(stage.view(image, self.generator), stage.objective.layers)
+            total, values = stage.objective(answers, image)
+            del answers  # so that the way back frees them as it passes
             # one transfer for all: each would make a GPU wait
             numbers = cast(list[float], torch.stack([total.detach(), *values.values()]).tolist())
             named = dict(zip(values, numbers[1:], strict=True))

@@ -52,12 +52,19 @@ class Objective:
         return " + ".join(str(t) for t in self.terms) or "0"
 
     def __call__(self, activations: Mapping[str, Tensor], image: Tensor) -> tuple[Tensor, dict[str, Tensor]]:
-        """Return the total, and every term's weighted value (detached; terms of one name are summed)."""
+        """Return the total, and every term's weighted value (detached; terms of one name are summed).
+
+        Terms are evaluated in the activations' own order, so that these may be computed as they are needed.
+        """
+        place = {layer: number for number, layer in enumerate(activations)}
+
+        def deepest(term: Term) -> int:
+            return max((place[layer] for layer in term.layers), default=-1)
+
         total = torch.zeros((), device=image.device, dtype=image.dtype)
-        values: dict[str, Tensor] = {}
-        for term in self.terms:
+        values = dict.fromkeys((term.name for term in self.terms), total)
+        for term in sorted(self.terms, key=deepest):
             value = term.weight * term.measure(activations, image)
             total = total + value.to(total)
-            part = value.detach().to(total)
-            values[term.name] = values[term.name] + part if term.name in values else part
+            values[term.name] = values[term.name] + value.detach().to(total)
         return total, values

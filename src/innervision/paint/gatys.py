@@ -6,6 +6,7 @@ import io
 import os
 from collections.abc import Generator, Iterator, Sequence
 from dataclasses import fields, replace
+from functools import cached_property
 from typing import Any, BinaryIO, Unpack
 
 import torch
@@ -13,14 +14,16 @@ from PIL import Image
 from torch import Tensor
 
 from innervision import colour, images, network
-from innervision.core import Adam, Canvas, Detail, Frame, Lbfgs, Objective, Pixels, Stage, clamp, descend
+from innervision.core import Canvas, Detail, Frame, Pixels, Stage, descend
 from innervision.errors import Invalid
 from innervision.images import Picture, Size
 from innervision.network import Network
-from innervision.paint.goals import GREY, Goals, match_colour, sit
+from innervision.paint.estimate import check_memory
+from innervision.paint.goals import Goals, stages_of
 from innervision.paint.machine import choose_device, choose_precision, threads
 from innervision.paint.recipes import Options, Recipe
 from innervision.paint.recipes import recipe as recipe_of
+from innervision.paint.sitting import GREY, Pictures, match_colour, sit
 
 
 def stylize(
@@ -36,8 +39,8 @@ def stylize(
 
     content, style: paths, "sample:NAME", bytes, open files, PIL images, or "blank". options: fields of
     Recipe, over those of the preset or of `recipe`. resume: a `Painting.checkpoint()` made with the
-    same pictures and options. Raises Invalid for a choice that is not allowed, NotAnImage,
-    WeightsMissing, and while iterating Diverged.
+    same pictures and options. Raises Invalid for a choice that is not allowed, NotAnImage, ImageTooLarge,
+    WeightsMissing and WeightsUnfit; at the first frame OutOfMemory, and while iterating Diverged.
 
     >>> innervision.stylize("photo.jpg", "starry_night.jpg", size=384).picture().save("painted.png")
     """
@@ -62,10 +65,8 @@ class Painting(Iterator[Frame]):
     ) -> None:
         self.recipe = recipe
         self.sitting = sit(content, styles, recipe)
-        self.network = open_network(recipe)
-        self.goals = Goals(self.network, self.sitting, recipe)
         if recipe.color != "transfer-only":
-            check_size(self.goals)
+            self.goals.check_size()
         self.best: Frame | None = None
         """The frame of the lowest total of the latest stage."""
         self.latest: Frame | None = None
@@ -74,7 +75,19 @@ class Painting(Iterator[Frame]):
         self.settled = False
         """Whether the picture has stopped changing, by the recipe's `until`."""
         self._compared: Tensor | None = None
+        if resume is not None:
+            self._restore(resume)
         self._frames = self._paint(resume)
+
+    @cached_property
+    def network(self) -> Network:
+        """The recipe's network; where colours alone are transferred, not loaded until asked for."""
+        return open_network(self.recipe)
+
+    @cached_property
+    def goals(self) -> Goals:
+        """What is asked of the picture, at any size."""
+        return Goals(self.network, self.sitting, self.recipe)
 
     def __iter__(self) -> Painting:
         return self
@@ -97,28 +110,55 @@ class Painting(Iterator[Frame]):
         return frame.step % self.recipe.every == 0 or frame.last
 
     def picture(self) -> Image.Image:
-        """Run to the end and return the best picture, with the content's alpha if it had one."""
+        """Run to the end and return the best picture, with the content's alpha if it had one.
+
+        Raises OutOfMemory before the first step, Diverged, and Invalid where nothing could be painted.
+        """
         for _ in self:
             pass
         return self.show(self._so_far())
 
     def show(self, frame: Frame) -> Image.Image:
-        """Return a frame as a picture of 8 bits, with the content's alpha if it had one."""
+        """Return a frame as a picture of 8 bits, with the content's alpha if it had one.
+
+        Raises Invalid for an image that holds no numbers (NaN).
+        """
         content = self.sitting.content
         alpha = None if content is None else content.alpha
         return Image.open(io.BytesIO(images.encode(frame.image.cpu(), "png", alpha=alpha)))
 
     def save(self, target: str | os.PathLike[str] | BinaryIO) -> None:
-        """Write the best picture so far, with the content's resolution and alpha, whole or not at all."""
+        """Write the best picture so far, with the content's resolution and alpha, whole or not at all.
+
+        Raises Invalid before the first frame and for a format that cannot be written, InnervisionError where
+        the system does not let it be written.
+        """
         images.write(self._so_far().image.cpu(), target, like=self.sitting.content)
 
     def checkpoint(self) -> dict[str, Any]:
         """Return all that `stylize(..., resume=)` needs to go on after the latest frame, bit for bit."""
         if self.latest is None:
             raise Invalid("nothing has been painted yet")
-        best = {f.name: getattr(self._so_far(), f.name) for f in fields(Frame) if f.name != "checkpoint"}
-        own = {"best": best, "compared": self._compared, "changes": list(self.changes)}
+        best, latest = (
+            {f.name: getattr(frame, f.name) for f in fields(Frame) if f.name != "checkpoint"}
+            for frame in (self._so_far(), self.latest)
+        )
+        own = {"best": best, "latest": latest, "settled": self.settled}
+        own |= {"compared": self._compared, "changes": list(self.changes)}
         return {**self.latest.checkpoint(), "painting": own}
+
+    def _restore(self, saved: dict[str, Any]) -> None:
+        """Take from a checkpoint what is the painting's own; the descent takes the rest when it goes on."""
+        own = saved.get("painting", {})
+        missing = {"best", "latest", "settled", "compared", "changes"} - own.keys()
+        if missing:
+            raise Invalid(
+                f"resume takes a Painting's checkpoint(); this one lacks {', '.join(sorted(missing))}"
+            )
+        descent = {name: value for name, value in saved.items() if name != "painting"}
+        self.best = Frame(**own["best"], checkpoint=dict)
+        self.latest = Frame(**own["latest"], checkpoint=lambda: descent)
+        self.settled, self._compared, self.changes = own["settled"], own["compared"], list(own["changes"])
 
     def _ipython_display_(self) -> None:
         """Paint in a notebook's cell, each snapshot in the place of the one before.
@@ -150,21 +190,21 @@ class Painting(Iterator[Frame]):
         if self.recipe.color == "transfer-only":
             yield self._recoloured()
             return
+        check_memory(self)
+        yield from self._descent(resume)
+
+    def _descent(self, resume: dict[str, Any] | None) -> Generator[Frame]:
         goals, recipe, sitting = self.goals, self.recipe, self.sitting
         stages: list[Stage] = []
         for number, (size, steps) in enumerate(sitting.stages, 1):
             late = recipe.late_steps if number == len(sitting.stages) else 0
             stages += stages_of(goals.objective(size), goals, size, steps, late)
-        if resume is not None:
-            own = resume["painting"]
-            self._compared, self.changes = own["compared"], list(own["changes"])
-            self.best = Frame(**own["best"], checkpoint=dict)
         canvas = self._canvas(self._start(sitting.stages[0][0]))
         yield from descend(self.network, canvas, stages, resume=resume)
 
     def _recoloured(self) -> Frame:
-        size = self.sitting.size
-        content, styles = self.goals.content(size), self.goals.styles(size)
+        pictures = Pictures(self.sitting, self.recipe, choose_device(self.recipe.device))
+        content, styles = pictures.content(self.sitting.size), pictures.styles(self.sitting.size)
         shares = self.recipe.style_weights or (1.0,) * len(styles)
         parts = [
             match_colour(content, s, self.recipe) * w / sum(shares)
@@ -180,14 +220,10 @@ class Painting(Iterator[Frame]):
         if start in ("noise", "content"):  # a blank content has no gradient that tells places apart
             generator = torch.Generator().manual_seed(self.recipe.seed)
             return (GREY + 0.1 * torch.randn(1, 3, *size, generator=generator)).clamp(0, 1).to(device)
-        if start == "style":
-            style = next((picture for picture in self.sitting.styles if picture is not None), None)
-            if style is None:
-                raise Invalid("start 'style' needs a style picture that is not blank")
-            return style.tensor(size).to(device)
         if start == "grey":
             return torch.full((1, 3, *size), GREY, device=device)
-        return images.read(start).tensor(size).to(device)
+        picture = self.sitting.start or next(filter(None, self.sitting.styles))  # a file, or "style"
+        return picture.tensor(size).to(device)
 
     def _starts_from_content(self) -> bool:
         return self.recipe.start == "content" and self.sitting.content is not None
@@ -213,43 +249,8 @@ class Painting(Iterator[Frame]):
         self._compared = image
 
 
-def stages_of(goal: Objective, goals: Goals, size: Size, steps: int, late_steps: int) -> list[Stage]:
-    """Return one size's stages: one, or two where Adam slows down at the end."""
-    recipe = goals.recipe
-    if recipe.optimiser == "lbfgs":
-        return [Stage(goal, steps, size, Lbfgs(recipe.history))]
-    edits = ()
-    if recipe.clamp is not None:
-        mean, std = goals.normal()
-        edits = (clamp(mean - recipe.clamp * std, mean + recipe.clamp * std),)
-    stages = [Stage(goal, steps - late_steps, size, Adam(recipe.learning_rate), edits=edits)]
-    if late_steps:
-        stages.append(Stage(goal, late_steps, size, Adam(recipe.late_learning_rate)))
-    return stages
-
-
 def open_network(recipe: Recipe) -> Network:
     """Return the recipe's network, frozen, on its device and in its precision."""
     device = choose_device(recipe.device)
     own = network.load(recipe.net, weights_file=recipe.weights, pooling=recipe.pooling)
     return own.to(device).frozen(choose_precision(recipe.precision, device))
-
-
-def check_size(goals: Goals) -> None:
-    """Raise Invalid where a picture of the smallest stage is too narrow for the network, before any work."""
-    own, sitting = goals.network, goals.sitting
-    size = min((size for size, _ in sitting.stages), key=min)
-    looks = [("a picture", size, (*goals.content_layers, *goals.style_layers))]
-    looks += [(p.name, goals.style_size(p, size), goals.style_layers) for p in sitting.styles if p]
-    for what, (height, width), layers in looks:
-        try:
-            with torch.no_grad():
-                own.features(goals.probe((height, width)), layers)
-        except RuntimeError as error:
-            where = f"{what} of {width}x{height} px"
-            if "too small" not in str(error) and "Kernel size" not in str(error):
-                raise Invalid(f"{own.name} fails at {where}: {str(error).splitlines()[0]}") from error
-            raise Invalid(
-                f"{where} is too narrow for {max(layers, key=own.layers.index)}: "
-                "choose a larger size, a wider picture, or shallower layers"
-            ) from error

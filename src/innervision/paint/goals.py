@@ -1,76 +1,29 @@
-"""What a painting is asked for: the pictures at any size, and the objective they make."""
+"""What a painting is asked for: the objective that its pictures make for a network."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from typing import cast
 
 import torch
 from torch import Tensor
 
-from innervision import colour, images
-from innervision.core import Objective, gamut, gram, match, smooth
-from innervision.core.measures import Statistic, same
-from innervision.errors import Invalid
-from innervision.images import Picture, Size
+from innervision.core import Adam, Lbfgs, Objective, Stage, clamp, gamut, gram, match, smooth
+from innervision.core.measures import Match, Statistic, same
+from innervision.errors import InnervisionError, Invalid
+from innervision.images import Size
 from innervision.network import Network
 from innervision.paint.recipes import Recipe
+from innervision.paint.sitting import Pictures, Sitting
+from innervision.paint.work import look
 from innervision.weights.cards import IMAGENET
 
-BLANK = "blank"
-GREY = 0.5  # of a blank picture
 LAYERS: tuple[tuple[str, str, str], ...] = (  # where a recipe names none: net, content layer, style layers
     ("vgg", "relu4_2", "relu1_1 relu2_1 relu3_1 relu4_1 relu5_1"),
     ("squeezenet", "fire2", "relu1 fire3 fire4 fire5"),
     ("alexnet", "relu3", "relu1 relu2 relu3 relu4 relu5"),
 )
-
-
-@dataclass(frozen=True)
-class Sitting:
-    """The pictures as read (None: blank) and the sizes of every stage, coarse to fine."""
-
-    content: Picture | None
-    styles: tuple[Picture | None, ...]
-    size: Size
-    stages: tuple[tuple[Size, int], ...]  # size, evaluations
-
-    @property
-    def evaluations(self) -> int:
-        return sum(steps for _, steps in self.stages)
-
-
-def sit(content: images.Source, styles: Sequence[images.Source], recipe: Recipe) -> Sitting:
-    """Read the pictures and decide every size; raises before anything costly begins."""
-    if not styles:
-        raise Invalid("stylize needs at least one style picture")
-    if recipe.style_weights is not None and len(recipe.style_weights) != len(styles):
-        raise Invalid(
-            f"{len(recipe.style_weights)} style weights for {len(styles)} style pictures: give one each"
-        )
-    read = [None if _blank(source) else images.read(source) for source in (content, *styles)]
-    shown = next((picture for picture in read if picture is not None), None)
-    if shown is None:
-        raise Invalid("content and style cannot both be blank: there would be nothing to paint")
-    stages = tuple(_stages(shown, recipe))
-    return Sitting(read[0], tuple(read[1:]), stages[-1][0], stages)
-
-
-def _blank(source: images.Source) -> bool:
-    return isinstance(source, str) and source == BLANK
-
-
-def _stages(shown: Picture, recipe: Recipe) -> Iterator[tuple[Size, int]]:
-    if isinstance(recipe.stages, tuple):
-        for longest, steps in recipe.stages:
-            yield images.fit(shown.height, shown.width, longest=longest), steps
-        return
-    longest = recipe.size if recipe.pixels is None else None
-    size = images.fit(shown.height, shown.width, longest=longest, pixels=recipe.pixels)
-    if recipe.stages == "auto":
-        halved = [(size[0] >> n, size[1] >> n) for n in range(5, 0, -1)]
-        yield from ((part, recipe.coarse_steps) for part in halved if min(part) >= 64)
-    yield size, recipe.steps
 
 
 @dataclass(frozen=True)
@@ -84,14 +37,12 @@ class Scaled:
         return self.statistic(activation) * self.factor
 
 
-class Goals:
+class Goals(Pictures):
     """The pictures of a sitting at any size, and the objective they make for a network."""
 
     def __init__(self, network: Network, sitting: Sitting, recipe: Recipe) -> None:
+        super().__init__(sitting, recipe, network.device)
         self.network = network
-        self.sitting = sitting
-        self.recipe = recipe
-        self._content: dict[Size, Tensor] = {}  # of the latest size alone: colours are kept a frame
         content, style = _layers(network, recipe)
         self.content_layers = network.check(content)
         self.style_layers = network.check(style)
@@ -132,38 +83,12 @@ class Goals:
         scale = float(self.unit().mean() / own.mean())
         return 1.0 if abs(scale - 1) < 1e-6 else scale
 
-    def content(self, size: Size) -> Tensor:
-        """Return the content picture at a size; plain grey where it is blank."""
-        if size not in self._content:
-            picture = self.sitting.content
-            image = torch.full((1, 3, *size), GREY) if picture is None else picture.tensor(size)
-            self._content = {size: image.to(self.network.device)}
-        return self._content[size]
-
-    def styles(self, size: Size) -> list[Tensor]:
-        """Return the style pictures for a painting of this size, in the same proportion at every stage."""
-        shown: list[Tensor] = []
-        for picture in self.sitting.styles:
-            if picture is None:
-                shown.append(torch.full((1, 3, *size), GREY).to(self.network.device))
-                continue
-            image = picture.tensor(self.style_size(picture, size)).to(self.network.device)
-            if self.recipe.color == "match" and self.sitting.content is not None:
-                image = match_colour(image, self.content(size), self.recipe)
-            shown.append(image)
-        return shown
-
-    def style_size(self, picture: Picture, size: Size) -> Size:
-        """Return the size at which a style picture is looked at for a painting of this size."""
-        if self.recipe.style_size is None:
-            return images.fit(picture.height, picture.width, pixels=size[0] * size[1])
-        full = self.sitting.size
-        share = (size[0] * size[1]) / (full[0] * full[1])
-        longest = max(1, round(self.recipe.style_size * share**0.5))
-        return images.fit(picture.height, picture.width, longest=longest)
-
     def objective(self, size: Size) -> Objective:
-        """Return what a painting of this size is asked for."""
+        """Return what a painting of size (h, w) is asked for: content, style, smooth and gamut, as weighed.
+
+        The targets are seen here: a pass through the network over the content, and one over each style.
+        Raises Invalid for a power of the total variation below 1.
+        """
         recipe, scale = self.recipe, self.activation_scale()
         goal = Objective()
         if recipe.content_weight:
@@ -178,37 +103,49 @@ class Goals:
             )
         if recipe.style_weight:
             shares = recipe.style_weights or (1.0,) * len(self.sitting.styles)
-            goal += recipe.style_weight * match(
+            style = match(
                 self.network,
                 list(zip(self.styles(size), shares, strict=True)),
                 self.style_layers,
                 by=Scaled(Gram(recipe.gram_norm), scale**2),
-                weights=recipe.style_layer_weights or self._by_channels(size),
+                weights=recipe.style_layer_weights,
                 distance=recipe.style_distance,
                 name="style",
             )
+            goal += recipe.style_weight * (style if recipe.style_layer_weights else _by_channels(style))
         if recipe.tv_weight:
             goal += recipe.tv_weight * smooth(recipe.tv_power, form=recipe.tv_form, scale=self.unit())
         if recipe.gamut_weight:
             goal += recipe.gamut_weight * gamut()
-        if not goal.terms:
-            raise Invalid("content, style, tv and gamut weights are all 0: there is nothing to paint for")
         return goal
 
-    def probe(self, size: Size) -> Tensor:
-        """Return a black picture that gets as far through the network as one of this size would, and sooner.
+    def check_size(self) -> None:
+        """Raise Invalid where a picture does not get through the network, before any work.
 
-        Our own nets are chains of convolutions, where the narrower side decides and 64 px reach every
-        layer; a guest may have layers that want one size alone.
+        Of our own nets the narrowest stage decides; a guest may refuse any.
         """
-        side = size if ":" in self.network.name else (min(*size, 64),) * 2
-        return torch.zeros(1, 3, *side, device=self.network.device)
+        stages = [size for size, _ in self.sitting.stages]
+        for size in stages if ":" in self.network.name else [min(stages, key=min)]:
+            self._check_look("a picture", size, (*self.content_layers, *self.style_layers))
+            for picture in self.sitting.styles:
+                if picture is not None:
+                    self._check_look(picture.name, self.style_size(picture, size), self.style_layers)
 
-    def _by_channels(self, size: Size) -> list[float]:
-        """Return 1/C² a style layer: Gatys's own weights, which make layers of any width count alike."""
-        with torch.no_grad():
-            found = self.network.features(self.probe(size), self.style_layers)
-        return [1 / found[layer].shape[1] ** 2 for layer in self.style_layers]
+    def _check_look(self, what: str, size: Size, layers: tuple[str, ...]) -> None:
+        own = self.network
+        try:
+            look(own, size, layers)
+        except InnervisionError:
+            raise
+        except Exception as error:  # a guest may refuse in any way
+            where = f"{what} of {size[1]}x{size[0]} px"
+            if "too small" not in str(error) and "Kernel size" not in str(error):
+                said = str(error).partition("\n")[0] or type(error).__name__
+                raise Invalid(f"{own.name} fails at {where}: {said}") from error
+            raise Invalid(
+                f"{where} is too narrow for {max(layers, key=own.layers.index)}: "
+                "choose a larger size, a wider picture, or shallower layers"
+            ) from error
 
 
 @dataclass(frozen=True)
@@ -221,10 +158,25 @@ class Gram:
         return gram(activation, self.norm)
 
 
-def match_colour(image: Tensor, target: Tensor, recipe: Recipe) -> Tensor:
-    """Give an image the colours of another by the recipe's way of matching, clamped to 0..1."""
-    way = colour.match_covariance if recipe.color_match == "covariance" else colour.match_histogram
-    return way(image, target).clamp(0, 1)
+def stages_of(goal: Objective, goals: Goals, size: Size, steps: int, late_steps: int) -> list[Stage]:
+    """Return one size's stages: one, or two where Adam slows down at the end."""
+    recipe = goals.recipe
+    if recipe.optimiser == "lbfgs":
+        return [Stage(goal, steps, size, Lbfgs(recipe.history))]
+    edits = ()
+    if recipe.clamp is not None:
+        mean, std = goals.normal()
+        edits = (clamp(mean - recipe.clamp * std, mean + recipe.clamp * std),)
+    stages = [Stage(goal, steps - late_steps, size, Adam(recipe.learning_rate), edits=edits)]
+    if late_steps:
+        stages.append(Stage(goal, late_steps, size, Adam(recipe.late_learning_rate)))
+    return stages
+
+
+def _by_channels(style: Objective) -> Objective:
+    """Weigh each layer by 1/C²: Gatys's own weights, which make Gram matrices of any width count alike."""
+    channels = [cast(Match, term.measure).target.shape[1] for term in style.terms]
+    return Objective(tuple(replace(t, weight=1 / c**2) for t, c in zip(style.terms, channels, strict=True)))
 
 
 def _layers(network: Network, recipe: Recipe) -> tuple[Sequence[str], Sequence[str]]:

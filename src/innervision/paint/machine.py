@@ -31,10 +31,13 @@ def choose_precision(name: str, device: torch.device) -> torch.dtype:
         return {"float32": torch.float32, "bfloat16": torch.bfloat16}[name]
     if device.type == "cuda":
         return torch.bfloat16 if torch.cuda.is_bf16_supported(including_emulation=False) else torch.float32
-    gains = device.type == "cpu" and (
-        torch.cpu._is_avx512_bf16_supported() or torch.cpu._is_amx_tile_supported()
-    )
+    gains = device.type == "cpu" and any(map(_processor_has, ("avx512_bf16", "amx_tile")))
     return torch.bfloat16 if gains else torch.float32
+
+
+def _processor_has(feature: str) -> bool:
+    # a name of torch's own, which older and newer ones may not have
+    return bool(getattr(torch.cpu, f"_is_{feature}_supported", lambda: False)())
 
 
 @contextlib.contextmanager

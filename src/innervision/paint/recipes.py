@@ -11,6 +11,9 @@ from innervision.errors import Invalid, unknown
 
 Colour = Literal["free", "keep", "match", "transfer-only"]
 
+STARTS = ("content", "noise", "style", "grey")
+"""What a recipe's `start` can be; anything else is a picture file."""
+
 DISTANCES = ("mean", "sum", "half-root")  # as in core.measures, which would load torch for a mere --help
 GRAM_NORMS = ("hw", "chw", "none")
 
@@ -113,6 +116,9 @@ class Recipe:
                 raise Invalid(f"stages {self.stages}: give SIZE:STEPS pairs, each at least 1")
         elif self.stages not in ("auto", None):
             raise Invalid(f"stages is {self.stages!r}; it can be auto, none, or SIZE:STEPS,SIZE:STEPS,…")
+        weights = (self.content_weight, self.style_weight, self.tv_weight, self.gamut_weight)
+        if not any(weights) and self.color != "transfer-only":
+            raise Invalid("content, style, tv and gamut weights are all 0: there is nothing to paint for")
         last = self.stages[-1][1] if isinstance(self.stages, tuple) else self.steps
         if self.late_steps >= last:
             raise Invalid(

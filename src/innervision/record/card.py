@@ -21,7 +21,7 @@ RUNS = Path("runs")
 class Input:
     """A file a run reads; `source` is its full path, or "blank", or "sample:NAME"."""
 
-    role: str  # content, style, start, weights
+    role: str  # content, style, start, weights, net
     source: str
     sha256: str
 

@@ -16,13 +16,15 @@ from innervision.files import atomic
 
 
 def read_events(folder: Path | str) -> list[dict[str, Any]]:
-    """Return a run's events; a last line cut by a crash is passed over."""
+    """Return a run's events; what is none, as a last line cut by a crash, is passed over."""
     path = Path(folder) / "events.jsonl"
     events: list[dict[str, Any]] = []
     if path.is_file():
         for line in path.read_text(encoding="utf-8").splitlines():
             with contextlib.suppress(ValueError):
-                events.append(json.loads(line))
+                event = json.loads(line)
+                if isinstance(event, dict) and "event" in event and isinstance(event.get("count"), int):
+                    events.append(event)
     return events
 
 

@@ -6,6 +6,7 @@ import contextlib
 import json
 import os
 import secrets
+import shlex
 import time
 from collections.abc import Generator, Iterator
 from dataclasses import replace
@@ -43,11 +44,14 @@ class Run:
     Use it as a context: a run left by an exception is marked failed (by KeyboardInterrupt, stopped).
     """
 
-    def __init__(self, folder: Path, card: RunCard, lock: IO[bytes], done: float = 0.0) -> None:
+    def __init__(
+        self, folder: Path, card: RunCard, lock: IO[bytes], seconds: float = 0.0, count: int = 0
+    ) -> None:
         self.folder = folder
         self.card = card
-        self.seconds = done  # of work, over all sittings
-        self.count = 0  # steps done
+        self.seconds = seconds  # of work, over all sittings
+        self.count = count  # steps done
+        self._checkpoint = folder / "checkpoint.pt"
         self._lock = lock
         try:
             write_card(self.card, self.folder)
@@ -72,8 +76,9 @@ class Run:
         """Yield the work's frames, recording each; with `checkpoints` a crash can be gone on from too."""
         clock = time.perf_counter()
         before = self.seconds
-        (self.folder / "snapshots").mkdir(exist_ok=True)
         events_path = self.folder / "events.jsonl"
+        with disk(self.folder / "snapshots"):
+            (self.folder / "snapshots").mkdir(exist_ok=True)
         with disk(events_path):
             events = events_path.open("a", encoding="utf-8")
         try:
@@ -90,7 +95,7 @@ class Run:
                     events.writelines(json.dumps(event) + "\n" for event in found)
                     events.flush()
                 if checkpoints and work.snapshot_due(frame):
-                    self._save_checkpoint(work)
+                    self.save_checkpoint(work)
                 yield frame
         finally:
             with disk(events_path):
@@ -101,15 +106,26 @@ class Run:
         with atomic(self.folder / name) as draft:
             draft.write_bytes(data)
 
+    def save_checkpoint(self, work: Work) -> None:
+        """Save where the work stands, so that `resume_run` can go on from there."""
+        with atomic(self._checkpoint) as draft:
+            torch.save({"seconds": self.seconds, "count": self.count, "work": work.checkpoint()}, draft)
+
+    @property
+    def resumable(self) -> bool:
+        """Whether there is a checkpoint to go on from."""
+        return self._checkpoint.is_file()
+
     def stop(self, work: Work, result: Result) -> None:
         """Close a run that is to be gone on with."""
-        self._save_checkpoint(work)
+        self.save_checkpoint(work)
         self._close("stopped", result)
 
     def finish(self, result: Result) -> None:
         """Close a run that has come to its end."""
         self._close("done", result)
-        (self.folder / "checkpoint.pt").unlink(missing_ok=True)
+        with disk(self._checkpoint):
+            self._checkpoint.unlink(missing_ok=True)
 
     def _close(self, status: str, result: Result) -> None:
         # the card first: the pictures of the run are a courtesy, the result is not
@@ -118,10 +134,6 @@ class Run:
         events = read_events(self.folder)
         draw_curve(events, self.folder / "curve.png")
         draw_sheet(events, self.folder)
-
-    def _save_checkpoint(self, work: Work) -> None:
-        with atomic(self.folder / "checkpoint.pt") as draft:
-            torch.save({"seconds": self.seconds, "count": self.count, "work": work.checkpoint()}, draft)
 
 
 def new_folder(command: str, parent: Path = RUNS) -> Path:
@@ -136,7 +148,8 @@ def open_run(folder: Path | str, card: RunCard) -> Run:
     if (folder / "run.json").exists():
         lock.close()
         raise RunUnusable(
-            f"'{folder}' holds a run already: name another folder, or go on with it by --resume {folder}"
+            f"'{folder}' holds a run already: name another folder, or go on with it by "
+            f"--resume {shlex.quote(str(folder))}"
         )
     return Run(folder, card, lock)
 
@@ -144,8 +157,9 @@ def open_run(folder: Path | str, card: RunCard) -> Run:
 def resume_run(folder: Path | str, card: RunCard) -> tuple[Run, dict[str, Any]]:
     """Claim a stopped run's folder to go on as `card`; return it with the work's checkpoint.
 
-    Events after the checkpoint are forgotten. Raises RunUnusable where there is nothing to go on from, or
-    when pictures, options or versions differ: the rest would not be what an unbroken run had painted.
+    Its own card stays, but for the output, and events after the checkpoint are forgotten. Raises RunUnusable
+    where there is nothing to go on from, or when pictures, options or versions differ: the rest would not be
+    what an unbroken run had painted.
     """
     folder = Path(folder)
     before = read_card(folder)
@@ -171,14 +185,20 @@ def resume_run(folder: Path | str, card: RunCard) -> tuple[Run, dict[str, Any]]:
     except BaseException:
         lock.close()
         raise
-    return Run(folder, replace(card, started=before.started), lock, seconds), work
+    card = replace(before, status="running", error="", output=card.output)
+    return Run(folder, card, lock, seconds, count), work
 
 
 def _take(folder: Path) -> IO[bytes]:
     """Return the folder's lock, which the system lets go of when this process ends."""
-    with disk(folder):
+    try:
         folder.mkdir(parents=True, exist_ok=True)
         lock = (folder / ".lock").open("ab")
+    except OSError as error:
+        why = error.strerror or str(error)
+        raise RunUnusable(
+            f"cannot keep a run in '{folder}': {why}; name another folder by --run, or keep none by --no-run"
+        ) from error
     try:
         claim(lock)
     except (BlockingIOError, PermissionError):

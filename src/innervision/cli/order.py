@@ -1,0 +1,146 @@
+"""What was ordered: which pictures, by which recipe, to where; and what was read to carry it out."""
+
+from __future__ import annotations
+
+import hashlib
+import io
+import os
+import platform
+import shlex
+import sys
+from dataclasses import asdict, dataclass, fields, replace
+from importlib import metadata
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from innervision.paint.recipes import STARTS, Options, Recipe
+
+if TYPE_CHECKING:
+    from innervision import images
+    from innervision.record import Input, RunCard
+
+
+@dataclass(frozen=True)
+class Order:
+    """What is to be painted: the content first, then the styles, as named."""
+
+    preset: str
+    sources: tuple[str, ...]
+    recipe: Recipe
+    output: str
+
+
+def again(before: RunCard, typed: Options, output: str | None) -> Order:
+    """Return the order of a run that is to be gone on with; options typed now must say the same."""
+    tuples = {name: _tuples(value) for name, value in before.options.items()}
+    known = {each.name for each in fields(Recipe)}
+    chosen = replace(Recipe(**{n: v for n, v in tuples.items() if n in known}), **typed)
+    sources = tuple(each.source for each in before.inputs if each.role in ("content", "style"))
+    return Order(before.preset, sources, absolute(chosen), output or before.output)
+
+
+def _tuples(value: Any) -> Any:
+    return tuple(_tuples(each) for each in value) if isinstance(value, list) else value
+
+
+def absolute(chosen: Recipe) -> Recipe:
+    """Give the recipe's files their full paths, so that a run can be gone on with from any folder."""
+    start = chosen.start
+    if start not in STARTS and not start.startswith("sample:"):
+        start = str(Path(start).absolute())
+    weights = None if chosen.weights is None else str(Path(chosen.weights).absolute())
+    file, colon, function = chosen.net.rpartition(":")
+    net = f"{Path(file).absolute()}:{function}" if colon else chosen.net
+    return replace(chosen, start=start, weights=weights, net=net)
+
+
+@dataclass(frozen=True)
+class Seen:
+    """The pictures as read, every file that was read, and standard input if it was."""
+
+    pictures: tuple[images.Source, ...]
+    inputs: tuple[Input, ...]
+    stdin: bytes | None
+
+
+def look(order: Order, limit: int, folder: Path | None) -> Seen:
+    """Read every picture, and say of every file that is read where it is and what its checksum is."""
+    from innervision import images, nets, samples, weights
+    from innervision.errors import WeightsMissing
+    from innervision.files import sha256
+    from innervision.record import STDIN, Input
+
+    came: bytes | None = None
+
+    if order.sources.count("-") > 1:
+        raise click.UsageError("standard input holds one picture: name files for the others")
+    pictures: list[images.Source] = []
+    read: list[Input] = []
+    start = [] if order.recipe.start in STARTS else [order.recipe.start]
+    for number, source in enumerate([*order.sources, *start]):
+        role = "content" if number == 0 else "style" if number < len(order.sources) else "start"
+        if source == "blank":
+            pictures.append(source)
+            read.append(Input(role, source, ""))
+        elif source == "-":
+            came = data = sys.stdin.buffer.read()
+            pictures.append(images.read(_Stdin(data), max_pixels=limit))
+            place = source if folder is None else str((folder / STDIN).absolute())
+            read.append(Input(role, place, hashlib.sha256(data).hexdigest()))
+        else:
+            pictures.append(images.read(source, max_pixels=limit))
+            sample = source.startswith("sample:")
+            path = samples.path(source.removeprefix("sample:")) if sample else Path(source).absolute()
+            read.append(Input(role, source if sample else str(path), sha256(path)))
+    net, file = order.recipe.net, order.recipe.weights
+    published = weights.default(net) if file is None else None
+    path = Path(file) if file is not None else None if published is None else weights.locate(published)
+    if path is not None:
+        if not path.is_file():
+            raise WeightsMissing(f"no weights file '{path}': check its name and folder")
+        read.append(Input("weights", str(path), sha256(path)))
+    own = Path(net.rpartition(":")[0])
+    if net not in nets.NETS and own.is_file():
+        read.append(Input("net", str(own.absolute()), sha256(own)))
+    return Seen(tuple(pictures[: len(order.sources)]), tuple(read), came)
+
+
+class _Stdin(io.BytesIO):
+    """Standard input, read whole, under the name that errors give it."""
+
+    name = "standard input"
+
+
+def describe(order: Order, read: tuple[Input, ...]) -> RunCard:
+    """Return the card of a run that is about to begin."""
+    import torch
+
+    from innervision import __version__
+    from innervision.paint.machine import choose_device, choose_precision
+    from innervision.record import RunCard
+
+    device = choose_device(order.recipe.device)
+    precision = choose_precision(order.recipe.precision, device)
+    return RunCard(
+        command="stylize",
+        line=shlex.join(["innervision", *sys.argv[1:]]),
+        preset=order.preset,
+        options=asdict(order.recipe),
+        seed=order.recipe.seed,
+        inputs=read,
+        output=order.output if order.output in ("", "-") else str(Path(order.output).absolute()),
+        versions={
+            "innervision": __version__,
+            "python": platform.python_version(),
+            **{name: metadata.version(name) for name in ("torch", "numpy", "pillow")},
+        },
+        machine={
+            "processor": platform.processor() or platform.machine(),
+            "cores": os.cpu_count(),
+            "threads": order.recipe.threads or torch.get_num_threads(),
+            "device": str(device),
+            "precision": str(precision).removeprefix("torch."),
+        },
+    )

@@ -1,0 +1,115 @@
+"""Memory as the system tells it: what this process has had at most, has now, and may have."""
+
+# pyright: reportUnknownMemberType=false
+# (torch's own annotations are partial)
+
+from __future__ import annotations
+
+import contextlib
+import ctypes
+import os
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import torch
+
+_MMAP_THRESHOLD, _LARGE = -3, 2**25  # of glibc's mallopt(); where its threshold ends up by itself
+
+
+def gib(size: float) -> str:
+    """Return bytes as a person reads them: 1.1 GiB, 640 MiB."""
+    return f"{size / 2**20:.0f} MiB" if size < 2**30 else f"{size / 2**30:.1f} GiB"
+
+
+def peak(device: torch.device, *, afresh: bool = False) -> int | None:
+    """Return the most bytes used so far: by this process, or of the GPU. None where no one tells.
+
+    afresh: from now on count from what is in use now, where the system can.
+    """
+    if device.type == "cuda":
+        most = torch.cuda.max_memory_reserved(device)
+        if afresh:
+            torch.cuda.reset_peak_memory_stats(device)
+        return most
+    try:
+        most = _proc("/proc/self/status", "VmHWM")  # getrusage() may also count the parent, before exec()
+        if afresh:
+            Path("/proc/self/clear_refs").write_text("5", encoding="ascii")
+        return most
+    except (OSError, ValueError, IndexError):
+        pass
+    try:
+        import resource
+    except ImportError:  # Windows
+        return None
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if sys.platform == "darwin" else 1024)
+
+
+def in_use(device: torch.device) -> int:
+    """Return the bytes in use now; where the system does not tell, the most so far, or 0."""
+    if device.type == "cuda":
+        return torch.cuda.memory_reserved(device)
+    try:
+        return _proc("/proc/self/status", "VmRSS")
+    except (OSError, ValueError, IndexError):
+        return peak(device) or 0
+
+
+@contextlib.contextmanager
+def to_scale(share: float) -> Iterator[None]:
+    """Let glibc treat the blocks of a trial as it will those of the full size; elsewhere do nothing.
+
+    It gives back at once what is 32 MiB or more, and keeps holes of what is less: blocks `share` times as
+    large are to meet a limit as much lower. What was freed before goes back, so that growth is seen.
+    """
+    malloc: Any = None
+    with contextlib.suppress(AttributeError, OSError, TypeError):
+        malloc = ctypes.CDLL(None)
+        malloc.mallopt(_MMAP_THRESHOLD, int(_LARGE * min(1.0, share)))
+        malloc.malloc_trim(0)
+    try:
+        yield
+    finally:
+        with contextlib.suppress(AttributeError):
+            malloc.mallopt(_MMAP_THRESHOLD, _LARGE)
+
+
+def available(device: torch.device) -> int | None:
+    """Return the bytes this process may have, with those it has: of memory, or of the GPU's own."""
+    if device.type == "cuda":
+        return torch.cuda.mem_get_info(device)[0] + in_use(device)
+    try:
+        free = _proc("/proc/meminfo", "MemAvailable") + in_use(device)
+    except (OSError, ValueError, IndexError):
+        try:
+            free = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+        except (AttributeError, ValueError, OSError):
+            return None
+    return min([free, *_limits()])
+
+
+def _proc(path: str, name: str) -> int:
+    """Return a figure of /proc, in bytes."""
+    return int(Path(path).read_text(encoding="ascii").split(f"{name}:")[1].split()[0]) * 1024
+
+
+def _limits(
+    groups: Path = Path("/proc/self/cgroup"), mounted: Path = Path("/sys/fs/cgroup")
+) -> Iterator[int]:
+    """Yield the memory limits of this process's control groups (version 2 or 1), and of those above."""
+    with contextlib.suppress(OSError):
+        for line in groups.read_text(encoding="utf-8").splitlines():
+            _, kinds, inner = line.split(":", 2)
+            if kinds and "memory" not in kinds.split(","):
+                continue
+            root = mounted / "memory" if kinds else mounted
+            group = root / inner.strip("/")
+            # a container may see its group's full path, and of the groups themselves only its own, as root
+            for folder in (group, *group.parents):
+                with contextlib.suppress(OSError, ValueError):  # ValueError: "max", no limit
+                    name = "memory.limit_in_bytes" if kinds else "memory.max"
+                    yield int((folder / name).read_text(encoding="ascii"))
+                if folder == root:
+                    break

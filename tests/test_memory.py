@@ -1,0 +1,44 @@
+"""Memory as the system tells it: a process's own peak, and the limits of its control groups."""
+
+from __future__ import annotations
+
+import mmap
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+
+from innervision import memory
+
+CPU = torch.device("cpu")
+
+
+def test_the_limits_of_control_groups(tmp_path: Path) -> None:
+    groups = tmp_path / "cgroup"
+    (tmp_path / "memory/inner/mine").mkdir(parents=True)
+    (tmp_path / "memory/inner/memory.limit_in_bytes").write_text("3000\n")
+    (tmp_path / "memory/memory.limit_in_bytes").write_text("9223372036854771712\n")
+    (tmp_path / "memory.max").write_text("max\n")
+    groups.write_text("5:devices:/\n4:cpu,memory:/inner/mine\n0::/\n")
+    assert sorted(memory._limits(groups, tmp_path)) == [3000, 9223372036854771712]
+    (tmp_path / "memory.max").write_text("2000\n")
+    groups.write_text("0::/a/container/never/mounted\n")
+    assert list(memory._limits(groups, tmp_path)) == [2000]
+    assert list(memory._limits(tmp_path / "none", tmp_path)) == []
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="elsewhere the peak cannot be counted afresh")
+def test_the_peak_counts_afresh() -> None:
+    most = torch.ones(64 * 2**18)
+    del most
+    high = memory.peak(CPU, afresh=True)
+    before, room = memory.peak(CPU), memory.available(CPU)
+    assert high is not None and before is not None and room is not None
+    assert high >= before
+    with mmap.mmap(-1, 2**26) as block:  # pages of its own, which no freed memory can lend
+        block.write(b"1" * 2**26)
+        after = memory.peak(CPU)
+    assert after is not None
+    assert after - before > 2**26 * 0.9
+    assert room > after
