@@ -688,3 +688,9 @@ def test_load_takes_files_of_other_formats() -> None:
     assert "fc6" not in vgg16.layers and isinstance(vgg16.module.pool1, nn.AvgPool2d)
     with pytest.raises(WeightsUnfit):
         network.load("vgg13", weights_file=SHARED / "vgg16_features_rgb255_fp16.pth")
+
+
+def test_layers_may_come_one_by_one() -> None:
+    net = wrap(nn.Sequential(nn.Conv2d(3, 2, 1), nn.ReLU()))
+    found = net.features(torch.rand(1, 3, 4, 4), (name for name in ("1", "0")))
+    assert list(found) == ["1", "0"]

@@ -73,8 +73,9 @@ class Network:
         shorter way to the same numbers, once differentiable (see `chain`).
         Raises Invalid for an unknown layer, one that answers no tensor, or one that is never called.
         """
-        found = self.answers(image, layers)
-        return {name: found[name] for name in dict.fromkeys(self.check(layers))}
+        wanted = tuple(dict.fromkeys(self.check(layers)))  # once: layers may be a generator
+        found = self.answers(image, wanted)
+        return {name: found[name] for name in wanted}
 
     def answers(self, image: Tensor, layers: Iterable[str]) -> Mapping[str, Tensor]:
         """Return the same as `features`; where there is a shorter way, each layer when it is asked for.
