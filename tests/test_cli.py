@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import io
 import json
+import re
 import signal
 import subprocess
 import sys
 import time
+from dataclasses import asdict, replace
 from pathlib import Path
 
 import numpy as np
@@ -18,14 +20,18 @@ from click.testing import CliRunner, Result
 from PIL import Image
 
 import innervision
-from innervision import record
+from innervision import record, weights
 from innervision.cli import COMMANDS, cli
 from innervision.cli.options import flag
+from innervision.cli.progress import Plain, clock
 from innervision.errors import InnervisionError
-from innervision.files import sha256
+from innervision.files import claim, sha256
+from innervision.nets import build
+from innervision.network import Network
 from innervision.paint.recipes import PRESETS, options
 
 SMALL = ("--size", "64", "--steps", "2", "--stages", "none", "--precision", "float32", "--no-run")
+SEEN = ("--steps", "4", "--every", "2", "--threads", "1")  # two snapshots
 
 
 @pytest.fixture(autouse=True)
@@ -132,6 +138,42 @@ def test_json_lines_end_with_the_result() -> None:
     assert sum(events[1]["values"].values()) == pytest.approx(events[1]["total"], rel=1e-4)
 
 
+@pytest.mark.parametrize("columns", [60, 80, 120])
+def test_a_terminal_shows_a_bar_and_each_snapshot_s_difference(
+    monkeypatch: pytest.MonkeyPatch, columns: int
+) -> None:
+    events = [json.loads(line) for line in stylize("--json", *SEEN).stdout.splitlines()]
+    (change,) = (event["change"] for event in events if event.get("change") is not None)
+    total = next(event["total"] for event in events if event.get("count") == 4)
+    for name, value in (("COLUMNS", str(columns)), ("TERM", "xterm"), ("TTY_COMPATIBLE", "1")):
+        monkeypatch.setenv(name, value)  # rich then takes the captured stream for a terminal
+    heard = re.sub(r"\x1b\[[\d;]*m", "", stylize(*SEEN).stderr)  # colours
+    lines = re.sub(r"\x1b\[[?\d;]*[A-Za-z]", "\n", heard).splitlines()
+    bars = [" ".join(line.split()) for line in lines if "4/4" in line and "step" not in line]
+    assert bars
+    assert bars[-1].startswith(f"{'━' * 16} 4/4 0:00 left 64x48 total {total:.4g}")
+    assert max(len(line) for line in lines if "wrote" not in line) <= columns
+    said = " ".join(" ".join(lines).split())
+    assert f"step 4/4 at 64x48: total {total:.4g} (" in said
+    assert f"; {change:.2f} % changed" in said
+
+
+def test_a_clock_never_shows_sixty_seconds() -> None:
+    assert [clock(seconds) for seconds in (0, 5.2, 59.4, 59.6, 119.7, 3661)] == [
+        *("0:00", "0:05", "0:59", "1:00", "2:00", "61:01")
+    ]
+
+
+@pytest.mark.parametrize("terminal", ["0", "1"])
+def test_colours_alone_tell_of_no_evaluations(monkeypatch: pytest.MonkeyPatch, terminal: str) -> None:
+    monkeypatch.setenv("TTY_COMPATIBLE", terminal)
+    found = stylize("--color", "transfer-only")
+    assert found.exit_code == 0, found.output
+    assert re.search(r"wrote .*out\.png: recoloured in \d+\.\d s\n$", found.stderr)
+    for word in ("evaluations", "total", "step", "0:00"):
+        assert word not in found.stderr
+
+
 def test_quiet_is_silent() -> None:
     found = stylize("--quiet")
     assert (found.exit_code, found.output) == (0, "")
@@ -147,13 +189,74 @@ def test_content_by_standard_input_and_picture_by_standard_output() -> None:
     assert record.read_card("r").inputs[0].source == str(Path("r/stdin").absolute())
 
 
-def test_options_reach_the_recipe() -> None:
-    found = stylize(
-        *("--preset", "titu1994", "--style-layers", "relu1_1,relu2_1", "--style-layer-weights", "1,0.5"),
-        *("--stages", "32:1,64:2", "--until", "0.5%", "--size", "content", "--run", "r"),
-    )
+TYPED: dict[str, tuple[str, object]] = {  # every option, none at its default: as typed, and as meant
+    "size": ("content", None),
+    "pixels": ("2000", 2000),
+    "style_size": ("48", 48),
+    "stages": ("32:1,64:3", [[32, 1], [64, 3]]),
+    "steps": ("7", 7),
+    "coarse_steps": ("3", 3),
+    "optimiser": ("adam", "adam"),
+    "learning_rate": ("0.5", 0.5),
+    "late_steps": ("1", 1),
+    "late_learning_rate": ("0.25", 0.25),
+    "clamp": ("1.5", 1.5),
+    "history": ("9", 9),
+    "canvas": ("pixels", "pixels"),
+    "until": ("0.5%", 0.5),
+    "every": ("2", 2),
+    "start": ("noise", "noise"),
+    "seed": ("3", 3),
+    "color": ("match", "match"),
+    "color_match": ("histogram", "histogram"),
+    "net": ("squeezenet1_1", "squeezenet1_1"),
+    "weights": ("mine.safetensors", "{here}/mine.safetensors"),
+    "pooling": ("average", "average"),
+    "content_layers": ("fire2", ["fire2"]),
+    "content_layer_weights": ("2", [2.0]),
+    "content_weight": ("0.5", 0.5),
+    "content_distance": ("half-root", "half-root"),
+    "style_layers": ("relu1,fire3", ["relu1", "fire3"]),
+    "style_layer_weights": ("1,0.5", [1.0, 0.5]),
+    "style_weight": ("10", 10.0),
+    "style_weights": ("2", [2.0]),
+    "style_distance": ("sum", "sum"),
+    "gram_norm": ("chw", "chw"),
+    "units": ("normalised", "normalised"),
+    "tv_weight": ("0.1", 0.1),
+    "tv_form": ("pairs", "pairs"),
+    "tv_power": ("1.25", 1.25),
+    "gamut_weight": ("5", 5.0),
+    "precision": ("float32", "float32"),
+    "threads": ("1", 1),
+    "device": ("cpu", "cpu"),
+}
+
+
+def test_every_option_reaches_the_recipe() -> None:
+    assert TYPED.keys() == {each.name for each in options()}
+    torch.manual_seed(0)
+    safetensors.torch.save_file(build("squeezenet1_1", device="cpu").state_dict(), "mine.safetensors")
+    typed = [word for name, (text, _) in TYPED.items() for word in (flag(name), text)]
+    found = run("stylize", "content.png", "style.png", "-o", "out.png", *typed, "--run", "r")
     assert found.exit_code == 0, found.output
-    assert "32x24 x 1, 64x48 x 2" in found.stderr  # --no-run wins over --run: no card to read
+    want = json.loads(json.dumps({n: v for n, (_, v) in TYPED.items()}).replace("{here}", str(Path.cwd())))
+    assert record.read_card("r").options == want
+    usual = {each.name: each.default for each in options()}
+    assert not [name for name in want if want[name] == usual[name]]
+
+
+def test_options_go_over_those_of_the_preset() -> None:
+    typed = ("--preset", "titu1994", "--tv-weight", "0.5", "--run", "r")
+    found = run("stylize", "content.png", "style.png", "-o", "out.png", *SMALL[:-1], *typed)
+    assert found.exit_code == 0, found.output
+    mine = PRESETS["titu1994"].recipe
+    want = replace(mine, size=64, steps=2, stages=None, precision="float32", tv_weight=0.5)
+    assert record.read_card("r").options == json.loads(json.dumps(asdict(want)))
+
+
+def test_no_run_wins_over_run() -> None:
+    assert stylize("--run", "r").exit_code == 0
     assert not Path("r").exists()
 
 
@@ -218,6 +321,16 @@ def test_a_picture_over_the_limit_names_the_flag() -> None:
     refused(stylize("--max-pixels", "1000"), "raise --max-pixels")
 
 
+def test_a_picture_of_a_hundred_million_pixels() -> None:
+    solid = Image.new("P", (12000, 9000), 0)
+    solid.putpalette([200, 100, 50])
+    solid.save("large.png")
+    args = ("stylize", "large.png", "style.png", "-o", "out.png", *SMALL, "--steps", "1")
+    refused(run(*args, "--max-pixels", "100000000"), "12000x9000 = 108,000,000 pixels")
+    assert run(*args).exit_code == 0
+    assert (pixels("out.png") == np.broadcast_to((200, 100, 50), (48, 64, 3))).all()  # step 1 is the start
+
+
 @pytest.mark.parametrize(
     ("args", "said"),
     [
@@ -280,9 +393,13 @@ def test_usage_errors_exit_2(args: tuple[str, ...]) -> None:
 
 def test_weights_of_another_net_and_corrupted_ones() -> None:
     safetensors.torch.save_file({"conv1.weight": torch.zeros(6, 1, 5, 5)}, "other.safetensors")
-    refused(stylize("--weights", "other.safetensors"), "other.safetensors")
-    Path("bad.safetensors").write_bytes(b"\x00" * 99)
-    refused(stylize("--weights", "bad.safetensors"), "bad.safetensors")
+    refused(stylize("--weights", "other.safetensors"), "other.safetensors belongs to another network")
+    whole = Path("other.safetensors").read_bytes()
+    for data, said in ((whole[:-9], "damaged or cut off?"), (b"\x00" * 99, "none of safetensors, torch")):
+        Path("bad.safetensors").write_bytes(data)
+        refused(stylize("--weights", "bad.safetensors"), said)
+    known = str(weights.locate(weights.default("vgg19")))
+    refused(stylize("--net", "vgg16", "--weights", known), "holds the weights of vgg19, not of vgg16")
     for file in ("other.safetensors", "bad.safetensors", "nope.pth"):
         assert run("weights", "inspect", file).exit_code == (0 if file == "other.safetensors" else 2)
 
@@ -294,6 +411,13 @@ def test_an_output_that_cannot_be_written_shows_before_the_work(monkeypatch: pyt
     monkeypatch.setattr("innervision.images.os.access", lambda *_: False)  # root may write anywhere
     found = stylize()
     refused(found, "no permission")
+    assert "evaluations" not in found.stderr
+
+
+def test_a_folder_of_runs_that_cannot_be_made_names_the_flags() -> None:
+    Path("runs").touch()
+    found = run("stylize", "content.png", "style.png", "-o", "out.png", *SMALL[:-1])
+    refused(found, "name another folder by --run, or keep none by --no-run")
     assert "evaluations" not in found.stderr
 
 
@@ -375,6 +499,56 @@ def test_a_run_on_a_network_of_one_s_own_goes_on_from_another_folder(monkeypatch
     assert pixels("../out.png").shape == (48, 64, 3)
 
 
+def test_a_picture_that_cannot_be_written_at_the_end_is_not_lost(monkeypatch: pytest.MonkeyPatch) -> None:
+    def full(*_: object, **__: object) -> None:
+        raise InnervisionError("no room to write out.png")
+
+    args = ("stylize", "content.png", "style.png", *SMALL[:-1], "--every", "1", "--threads", "1")
+    for typed in ((*args, "-o", "out.png", "--run", "my run"), ("stylize", "--resume", "my run")):
+        with monkeypatch.context() as patch:
+            patch.setattr("innervision.images.write", full)
+            found = run(*typed)
+        refused(found, "no room to write out.png")
+        assert "go on by: innervision stylize --resume 'my run'\n" in found.stderr
+        assert "best picture" not in found.stderr
+        assert record.read_card("my run").status == "failed"
+    for typed in (("stylize", "--resume", "my run"), (*args, "-o", "whole.png", "--run", "whole")):
+        found = run(*typed)
+        assert found.exit_code == 0, found.output
+    assert Path("out.png").read_bytes() == Path("whole.png").read_bytes()
+    cut, whole = ([(e["event"], e["count"]) for e in record.read_events(f)] for f in ("my run", "whole"))
+    assert cut == whole
+
+
+@pytest.mark.parametrize(
+    ("error", "output"), [(MemoryError(), "out.png"), (RuntimeError("[cpu] can't allocate memory"), "-")]
+)
+def test_memory_that_runs_out_at_the_last_size(
+    monkeypatch: pytest.MonkeyPatch, error: Exception, output: str
+) -> None:
+    answers = Network.answers
+
+    def short(self: Network, image: torch.Tensor, *args: object) -> object:
+        if Path("r/snapshots/0002.png").exists():
+            raise error
+        return answers(self, image, *args)  # type: ignore[arg-type]
+
+    args = ("stylize", "content.png", "style.png", "--stages", "32:2,64:2")
+    args = (*args, "--precision", "float32", "--threads", "1")
+    with monkeypatch.context() as patch:
+        patch.setattr(Network, "answers", short)
+        found = run(*args, "-o", output, "--run", "r")
+    assert found.exit_code == 2, found.output
+    assert found.stderr.splitlines()[-1].startswith("innervision: out of memory: choose a smaller --size")
+    where = "standard output" if output == "-" else output
+    assert f"the best picture so far is in {where}, at 32x24\n" in found.stderr
+    painted = io.BytesIO(found.stdout_bytes if output == "-" else Path(output).read_bytes())
+    assert pixels(painted).shape == (24, 32, 3)
+    assert run("stylize", "--resume", "r", "-o", "out.png").exit_code == 0
+    assert run(*args, "-o", "whole.png", "--no-run").exit_code == 0
+    assert Path("out.png").read_bytes() == Path("whole.png").read_bytes()
+
+
 def test_two_runs_into_one_folder() -> None:
     args = ("stylize", "content.png", "style.png", "-o", "out.png", *SMALL[:-1], "--run", "r")
     assert run(*args).exit_code == 0
@@ -382,6 +556,17 @@ def test_two_runs_into_one_folder() -> None:
     refused(run(*args), "holds a run already")
     refused(run("stylize", "--resume", "r"), "is done")
     refused(run("stylize", "--resume", "nowhere"), "holds no run")
+
+
+def test_a_run_to_standard_output_is_not_resumed_with_json() -> None:
+    assert (
+        run("stylize", "content.png", "style.png", "-o", "out.png", *SMALL[:-1], "--run", "r").exit_code == 0
+    )
+    card = json.loads(Path("r/run.json").read_text())
+    Path("r/run.json").write_text(json.dumps({**card, "status": "stopped", "output": "-"}))
+    found = run("stylize", "--resume", "r", "--json")
+    assert (found.exit_code, found.stdout) == (2, "")
+    assert "--json and -o - both write to standard output" in found.stderr
 
 
 def test_debug_shows_where_an_error_arose() -> None:
@@ -425,6 +610,18 @@ def test_an_interrupted_run_goes_on_bit_for_bit() -> None:
     assert Path("cut.png").read_bytes() == Path("whole.png").read_bytes()
     cut, uncut = ([(e["count"], e.get("total")) for e in record.read_events(f)] for f in ("cut", "whole"))
     assert cut == uncut
+
+
+def test_stopped_at_a_coarse_stage_it_says_the_size(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(Plain, "frame", lambda *_: signal.raise_signal(signal.SIGINT))
+    found = stylize("--stages", "32:4,64:2")
+    assert found.exit_code == 130, found.output
+    assert pixels("out.png").shape == (24, 32, 3)
+    assert "stopped; the best picture so far is in " in found.stderr
+    assert "out.png, at 32x24: 1 of 6 evaluations" in found.stderr
+    assert "there is no run to go on with" in found.stderr
+    found = stylize("--stages", "32:4")
+    assert "out.png: 1 of 4 evaluations" in found.stderr  # of the size that was ordered
 
 
 def test_a_second_ctrl_c_stops_at_once() -> None:
@@ -488,6 +685,19 @@ def test_nets_and_weights_are_listed() -> None:
 def test_weights_are_fetched_offline_says_where_to_put_them(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("INNERVISION_OFFLINE", "1")
     refused(run("weights", "fetch", "squeezenet1_1-torchvision"), "by hand and save it as")
+
+
+def test_a_run_at_work_is_told_from_one_that_was_broken_off() -> None:
+    assert (
+        run("stylize", "content.png", "style.png", "-o", "out.png", *SMALL[:-1], "--run", "runs/r").exit_code
+        == 0
+    )
+    card = json.loads(Path("runs/r/run.json").read_text())
+    Path("runs/r/run.json").write_text(json.dumps({**card, "status": "running", "result": None}))
+    with Path("runs/r/.lock").open("ab") as lock:
+        claim(lock)
+        assert run("runs").stdout.splitlines()[1].split()[:4] == ["r", "running", "gatys", "-"]
+    assert run("runs").stdout.splitlines()[1].split()[:4] == ["r", "broken", "off", "gatys"]
 
 
 def test_no_runs_is_said() -> None:
