@@ -4,7 +4,7 @@
 
 For each layer as far as conv5_1, at the picture's shape: the median time of the forward convolution,
 channels_last, and of the gradient to its input written as a convolution with the flipped, transposed
-kernel; in bf16 where the processor computes in it, else in fp32. Prints one JSON object: the dtype, seconds
+kernel; in the precision that innervision takes by itself. Prints one JSON object: the dtype, seconds
 forward, seconds backward, and the multiply-adds of both. What an evaluation takes beyond this floor is
 activations, pooling, Grams, optimiser and overhead. A method with less arithmetic, such as Winograd's, can
 go below it.
@@ -22,8 +22,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-BF16 = torch.cpu._is_avx512_bf16_supported() or torch.cpu._is_amx_tile_supported()
-DTYPE = torch.bfloat16 if BF16 else torch.float32
+from innervision.paint.machine import choose_precision
+
+DTYPE = choose_precision("auto", torch.device("cpu"))
 
 # (channels in, channels out); a tuple a block, halved in between
 LAYERS = (

@@ -342,3 +342,13 @@ def test_the_forecast_in_words() -> None:
 )
 def test_durations(seconds: float, said: str) -> None:
     assert duration(seconds) == said
+
+
+def test_memory_is_asked_for_once(paint: Callable[..., Painting], monkeypatch: pytest.MonkeyPatch) -> None:
+    asked: list[Painting] = []
+    monkeypatch.setattr("innervision.paint.gatys.check_memory", asked.append)
+    painting = paint()
+    painting.check_memory()
+    assert asked == [painting]
+    next(painting)
+    assert asked == [painting]

@@ -152,14 +152,18 @@ class Plain:
             click.echo(line, err=True)
 
     def frame(self, painting: Painting, frame: Frame, seconds: float) -> None:
-        self._first = frame.count - 1 if self._first is None else self._first
+        left = self._left(painting, frame, seconds)
         if painting.snapshot_due(frame) and frame.values:  # none where colours alone were matched
-            left = remaining(painting, self._first, frame, seconds)
             times = f"{seconds:.0f} s, about {left:.0f} s left"
             click.echo(f"{progress(painting, frame)}; {times}", err=True)
 
     def end(self, event: dict[str, Any], text: str) -> None:
         click.echo(text, err=True)
+
+    def _left(self, painting: Painting, frame: Frame, seconds: float) -> float:
+        """Return the seconds still to go; asked for at each frame, of which the first begins the count."""
+        self._first = frame.count - 1 if self._first is None else self._first
+        return remaining(painting, self._first, frame, seconds)
 
 
 class Bar(Plain):
@@ -175,7 +179,7 @@ class Bar(Plain):
             self._say(line)
 
     def frame(self, painting: Painting, frame: Frame, seconds: float) -> None:
-        self._first = frame.count - 1 if self._first is None else self._first
+        left = self._left(painting, frame, seconds)
         if not frame.values:  # colours alone were matched
             return
         h, w = frame.image.shape[-2:]
@@ -184,7 +188,7 @@ class Bar(Plain):
             completed=frame.count,
             total=frame.steps,
             description=f"{w}x{h} {losses(frame)}",
-            left=f"{clock(remaining(painting, self._first, frame, seconds))} left",
+            left=f"{clock(left)} left",
         )
         if painting.snapshot_due(frame):
             self._say(progress(painting, frame))

@@ -97,12 +97,10 @@ def stylize(
             run, saved = record.resume_run(resume, card)
             card = open_things.enter_context(run).card
         painting = sit_down(order, seen.pictures, card, saved)
-        from innervision.paint.estimate import check_memory
-
         if dry_run:
             foretell(painting, as_json=as_json)
             return
-        check_memory(painting)
+        painting.check_memory()
         if run is None and not no_run:
             run = open_things.enter_context(record.open_run(where, card))
             if seen.stdin is not None:

@@ -75,6 +75,7 @@ class Painting(Iterator[Frame]):
         self.settled = False
         """Whether the picture has stopped changing, by the recipe's `until`."""
         self._compared: Tensor | None = None
+        self._affordable = False
         if resume is not None:
             self._restore(resume)
         self._frames = self._paint(resume)
@@ -88,6 +89,12 @@ class Painting(Iterator[Frame]):
     def goals(self) -> Goals:
         """What is asked of the picture, at any size."""
         return Goals(self.network, self.sitting, self.recipe)
+
+    def check_memory(self) -> None:
+        """Raise OutOfMemory, which names a size, where this would not fit: once, before the first frame."""
+        if not self._affordable:
+            check_memory(self)
+            self._affordable = True
 
     def __iter__(self) -> Painting:
         return self
@@ -190,7 +197,7 @@ class Painting(Iterator[Frame]):
         if self.recipe.color == "transfer-only":
             yield self._recoloured()
             return
-        check_memory(self)
+        self.check_memory()
         yield from self._descent(resume)
 
     def _descent(self, resume: dict[str, Any] | None) -> Generator[Frame]:

@@ -124,12 +124,17 @@ class Pictures:
         In the picture's own proportions, each side 1 or more: as many pixels as the painting has, or the
         recipe's style_size as its longest side, smaller as the stage is smaller than the full size.
         """
+        longest = self.style_side(size)
+        pixels = size[0] * size[1] if longest is None else None
+        return images.fit(picture.height, picture.width, longest=longest, pixels=pixels)
+
+    def style_side(self, size: Size) -> int | None:
+        """Return the recipe's style_size for a painting of size (h, w); None where it has none."""
         if self.recipe.style_size is None:
-            return images.fit(picture.height, picture.width, pixels=size[0] * size[1])
+            return None
         full = self.sitting.size
         share = (size[0] * size[1]) / (full[0] * full[1])
-        longest = max(1, round(self.recipe.style_size * share**0.5))
-        return images.fit(picture.height, picture.width, longest=longest)
+        return max(1, round(self.recipe.style_size * share**0.5))
 
 
 def match_colour(image: Tensor, target: Tensor, recipe: Recipe) -> Tensor:

@@ -119,10 +119,9 @@ def _evaluate(painting: Painting, size: Size) -> Trial:
 
 def _sketch(painting: Painting, size: Size) -> Painting:
     """Return the same painting at one size, with the style in the same proportion."""
-    recipe, (h, w) = painting.recipe, painting.sitting.size
-    style_size = recipe.style_size and max(1, round(recipe.style_size * (size[0] * size[1] / (h * w)) ** 0.5))
+    style_size = painting.goals.style_side(size)
     sketch = copy.copy(painting)
-    sketch.recipe = replace(recipe, style_size=style_size, every=1, until=None, late_steps=0)
+    sketch.recipe = replace(painting.recipe, style_size=style_size, every=1, until=None, late_steps=0)
     sketch.sitting = replace(painting.sitting, size=size, stages=((size, _EVALUATIONS),))
     sketch.goals = Goals(painting.network, sketch.sitting, sketch.recipe)
     sketch.best, sketch.latest, sketch.changes, sketch.settled, sketch._compared = None, None, [], False, None
