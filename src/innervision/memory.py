@@ -15,7 +15,9 @@ from typing import Any
 
 import torch
 
-_MMAP_THRESHOLD, _LARGE = -3, 2**25  # of glibc's mallopt(); where its threshold ends up by itself
+# of glibc's mallopt(): what is set, as far as it goes, and where it ends up by itself
+_TRIM_THRESHOLD, _MOST_KEPT, _USUALLY_KEPT = -1, 2**31 - 1, 2**26
+_MMAP_THRESHOLD, _MOST_HELD, _USUALLY_HELD = -3, 2**30, 2**25
 
 
 def gib(size: float) -> str:
@@ -58,22 +60,26 @@ def in_use(device: torch.device) -> int:
 
 
 @contextlib.contextmanager
-def to_scale(share: float) -> Iterator[None]:
-    """Let glibc treat the blocks of a trial as it will those of the full size; elsewhere do nothing.
+def kept() -> Iterator[None]:
+    """Let glibc keep what is freed for what is asked for next, and give it back at the end.
 
-    It gives back at once what is 32 MiB or more, and keeps holes of what is less: blocks `share` times as
-    large are to meet a limit as much lower. What was freed before goes back, so that growth is seen.
+    By itself it gives large blocks back at once, and each evaluation waits for the system to clear the
+    same pages anew: a fifth of its time at 1024 px. Elsewhere this does nothing. What was freed before
+    is given back first, so that growth is seen.
     """
     malloc: Any = None
     with contextlib.suppress(AttributeError, OSError, TypeError):
         malloc = ctypes.CDLL(None)
-        malloc.mallopt(_MMAP_THRESHOLD, int(_LARGE * min(1.0, share)))
         malloc.malloc_trim(0)
+        malloc.mallopt(_TRIM_THRESHOLD, _MOST_KEPT)
+        malloc.mallopt(_MMAP_THRESHOLD, _MOST_HELD)
     try:
         yield
     finally:
         with contextlib.suppress(AttributeError):
-            malloc.mallopt(_MMAP_THRESHOLD, _LARGE)
+            malloc.mallopt(_TRIM_THRESHOLD, _USUALLY_KEPT)
+            malloc.mallopt(_MMAP_THRESHOLD, _USUALLY_HELD)
+            malloc.malloc_trim(0)
 
 
 def available(device: torch.device) -> int | None:

@@ -15,6 +15,7 @@ from typing import Any, cast
 import torch
 from torch import Tensor
 
+from innervision import memory
 from innervision.core.canvas import Canvas, Size
 from innervision.core.edits import Edit
 from innervision.core.lbfgs import LimitedMemory
@@ -33,8 +34,8 @@ class Lbfgs:
 
     history: int = 20
 
-    def __call__(self, parameter: Tensor) -> LimitedMemory:
-        return LimitedMemory(parameter, self.history)
+    def __call__(self, parameter: Tensor, steps: int) -> LimitedMemory:
+        return LimitedMemory(parameter, min(self.history, steps))
 
 
 @dataclass(frozen=True)
@@ -43,7 +44,7 @@ class Adam:
 
     lr: float
 
-    def __call__(self, parameter: Tensor) -> torch.optim.Optimizer:
+    def __call__(self, parameter: Tensor, steps: int) -> torch.optim.Optimizer:
         return torch.optim.Adam([parameter], lr=self.lr)
 
 
@@ -106,7 +107,7 @@ class _Descent:
         before, pixels = self.optimiser, self.canvas.parameter.numel()
         if stage.size is not None:
             self.canvas = self.canvas.resized(stage.size)
-        self.optimiser = stage.optimiser(self.canvas.parameter)
+        self.optimiser = stage.optimiser(self.canvas.parameter, stage.steps)
         alike = self.objective is not None and _signs(self.objective) == _signs(stage.objective)
         self.objective = stage.objective
         if isinstance(self.optimiser, LimitedMemory) and isinstance(before, LimitedMemory) and before.scale:
@@ -163,7 +164,7 @@ class _Descent:
     @torch.inference_mode(False)
     def resume(self, stage: Stage, saved: Mapping[str, Any]) -> None:
         self.canvas.restore(saved["canvas"])
-        self.optimiser = stage.optimiser(self.canvas.parameter)
+        self.optimiser = stage.optimiser(self.canvas.parameter, stage.steps)
         self.objective = stage.objective
         self.optimiser.load_state_dict(_copy(saved["optimiser"], self.optimiser))
         self.generator.set_state(saved["generator"])
@@ -197,16 +198,18 @@ def _frames(descent: _Descent, plan: Sequence[Stage], resume: Mapping[str, Any] 
     steps = sum(stage.steps for stage in plan)
     count = sum(stage.steps for stage in plan[:first]) + done
     for number, stage in enumerate(plan[first:], first):
-        if resume is not None and number == first:
-            descent.resume(stage, resume)
-        else:
-            descent.begin(stage)
-            done = 0
-        for step in range(done + 1, stage.steps + 1):
-            count += 1
-            image, total, values = descent.step(stage, number, step)
-            checkpoint = partial(descent.checkpoint, number, step)
-            yield Frame(number, step, count, steps, image, total, values, step == stage.steps, checkpoint)
+        with memory.kept():
+            if resume is not None and number == first:
+                descent.resume(stage, resume)
+            else:
+                descent.begin(stage)
+                done = 0
+            for step in range(done + 1, stage.steps + 1):
+                count += 1
+                image, total, values = descent.step(stage, number, step)
+                checkpoint = partial(descent.checkpoint, number, step)
+                last = step == stage.steps
+                yield Frame(number, step, count, steps, image, total, values, last, checkpoint)
 
 
 def _signs(objective: Objective) -> list[tuple[str, float]]:

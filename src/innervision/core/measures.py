@@ -23,7 +23,7 @@ DISTANCES = ("mean", "sum", "half-root")
 GRAM_NORMS = ("hw", "chw", "none")
 FORMS = ("mean", "sum", "pairs")
 
-_ROWS = 4096  # rows a partial Gram product sums in one go: bfloat16 products are rounded once a block
+_ROWS = 1024  # positions a partial Gram product sums: in bfloat16 it is rounded once a block
 
 
 def same(activation: Tensor) -> Tensor:
@@ -38,12 +38,12 @@ class _Gram(torch.autograd.Function):
     def forward(ctx: Any, activation: Tensor) -> Tensor:
         ctx.save_for_backward(activation)
         rows = activation.flatten(2).transpose(1, 2)  # (n, h·w, c): a view, whatever the layout
-        n, _, c = rows.shape
+        n, positions, c = rows.shape
+        whole = positions - positions % _ROWS
+        blocks, rest = rows[:, :whole].reshape(-1, _ROWS, c), rows[:, whole:]
         precise = activation.dtype if activation.dtype == torch.float64 else torch.float32
-        total = torch.zeros(n, c, c, dtype=precise, device=activation.device)
-        for block in cast(tuple[Tensor, ...], rows.split(_ROWS, dim=1)):
-            total += block.transpose(1, 2) @ block
-        return total
+        sums = (blocks.transpose(1, 2) @ blocks).view(n, -1, c, c).sum(1, dtype=precise)
+        return sums + rest.transpose(1, 2) @ rest
 
     @staticmethod
     @torch.autograd.function.once_differentiable

@@ -156,6 +156,6 @@ def _bound(painting: Painting) -> float:
 
 
 def _memories(painting: Painting, steps: int) -> float:
-    """Return the bytes a pixel of the pairs that L-BFGS has gathered when its last evaluation begins."""
-    pairs = min(painting.recipe.history, max(0, steps - 2)) if painting.recipe.optimiser == "lbfgs" else 0
-    return pairs * 2 * 3 * 4
+    """Return the bytes a pixel of what L-BFGS remembers: pairs, one in question, and the last step's three."""
+    recipe = painting.recipe
+    return (min(recipe.history, steps) * 2 + 5) * 3 * 4 if recipe.optimiser == "lbfgs" else 0

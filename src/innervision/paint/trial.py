@@ -51,11 +51,10 @@ class Tried:
 def try_out(painting: Painting, room: int | None) -> Tried | None:
     """Paint a little at one or two sizes; None for a guest that can be tried at none."""
     device = painting.network.device
-    full = max(h * w for (h, w), _ in painting.sitting.stages)
     for sizes in _sizes(painting, room):
         try:
             _warm(painting, sizes[-1])
-            with memory.to_scale(sizes[-1][0] * sizes[-1][1] / full):
+            with memory.kept():
                 base = memory.in_use(device)
                 memory.peak(device, afresh=True)
                 trials = [_evaluate(painting, size) for size in sizes]
