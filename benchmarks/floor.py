@@ -22,7 +22,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from innervision.paint.machine import choose_precision
+from innervision.machine import choose_precision
 
 DTYPE = choose_precision("auto", torch.device("cpu"))
 

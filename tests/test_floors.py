@@ -17,6 +17,7 @@ FLOORS = (
     {
         "errors",
         "files",
+        "machine",
         "memory",
         "images",
         "_decode",

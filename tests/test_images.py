@@ -251,7 +251,9 @@ def test_cmyk_with_and_without_profile():
     assert np.ptp(managed.pixels.astype(int), axis=-1).max() <= 2
 
 
-@pytest.mark.parametrize("profile", [b"broken", SRGB[:200], GREY_LINEAR, cmyk_profile()])
+@pytest.mark.parametrize(
+    "profile", [b"broken", SRGB[:200], GREY_LINEAR, cmyk_profile()], ids=["broken", "cut", "grey", "cmyk"]
+)
 def test_a_profile_that_is_broken_or_does_not_fit_is_ignored(profile: bytes):
     data = saved(Image.fromarray(gradient()), "PNG", icc_profile=profile)
     assert np.array_equal(images.read(data).pixels, gradient())

@@ -127,9 +127,9 @@ def test_memory_is_that_of_a_real_run(
 
 def test_pairs_of_lbfgs_are_counted(paint: Callable[..., Painting]) -> None:
     few, many = (paint(size=256, steps=steps, history=50) for steps in (12, 62))
-    # 10 and 50 pairs (the first evaluations make none), each two pictures of 3 channels of 4 bytes
-    assert foretold._memories(few, 12) == 10 * 24
-    assert foretold._memories(many, 62) == 50 * 24
+    # 12 and 50 pairs and one more, each two pictures of 3 channels of 4 bytes; and three of the last step
+    assert foretold._memories(few, 12) == (13 * 2 + 3) * 12
+    assert foretold._memories(many, 62) == (51 * 2 + 3) * 12
     assert foretold._memories(paint(optimiser="adam"), 62) == 0
 
 

@@ -61,17 +61,14 @@ class LazyGroup(click.Group):
                 raise
             raise Failure(" ".join(str(error).split())) from error
         except (MemoryError, RuntimeError) as error:
-            if ctx.params.get("debug") or not _is_memory(error):
+            from innervision.memory import ran_out
+
+            if ctx.params.get("debug") or not ran_out(error):
                 raise
             raise Failure(str(OutOfMemory("out of memory: choose a smaller --size, or free some"))) from error
         except KeyboardInterrupt:
             click.echo("innervision: interrupted", err=True)
             ctx.exit(130)
-
-
-def _is_memory(error: BaseException) -> bool:
-    text = str(error).lower()
-    return isinstance(error, MemoryError) or "out of memory" in text or "can't allocate memory" in text
 
 
 @click.group(cls=LazyGroup, context_settings={"help_option_names": ["-h", "--help"]})

@@ -8,6 +8,7 @@ import os
 import platform
 import shlex
 import sys
+from collections.abc import Iterator
 from dataclasses import asdict, dataclass, fields, replace
 from importlib import metadata
 from pathlib import Path
@@ -15,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from innervision.paint.recipes import STARTS, Options, Recipe
+from innervision.paint.recipes import Options, Recipe, start_file
 
 if TYPE_CHECKING:
     from innervision import images
@@ -48,7 +49,7 @@ def _tuples(value: Any) -> Any:
 def absolute(chosen: Recipe) -> Recipe:
     """Give the recipe's files their full paths, so that a run can be gone on with from any folder."""
     start = chosen.start
-    if start not in STARTS and not start.startswith("sample:"):
+    if start_file(start) is not None and not start.startswith("sample:"):
         start = str(Path(start).absolute())
     weights = None if chosen.weights is None else str(Path(chosen.weights).absolute())
     file, colon, function = chosen.net.rpartition(":")
@@ -60,15 +61,15 @@ def absolute(chosen: Recipe) -> Recipe:
 class Seen:
     """The pictures as read, every file that was read, and standard input if it was."""
 
-    pictures: tuple[images.Source, ...]
+    pictures: tuple[images.Source, ...]  # content and styles
+    start: images.Picture | None
     inputs: tuple[Input, ...]
     stdin: bytes | None
 
 
 def look(order: Order, limit: int, folder: Path | None) -> Seen:
     """Read every picture, and say of every file that is read where it is and what its checksum is."""
-    from innervision import images, nets, samples, weights
-    from innervision.errors import WeightsMissing
+    from innervision import images, samples
     from innervision.files import sha256
     from innervision.record import STDIN, Input
 
@@ -78,8 +79,8 @@ def look(order: Order, limit: int, folder: Path | None) -> Seen:
         raise click.UsageError("standard input holds one picture: name files for the others")
     pictures: list[images.Source] = []
     read: list[Input] = []
-    start = [] if order.recipe.start in STARTS else [order.recipe.start]
-    for number, source in enumerate([*order.sources, *start]):
+    start = start_file(order.recipe.start)
+    for number, source in enumerate([*order.sources, *([start] if start else [])]):
         role = "content" if number == 0 else "style" if number < len(order.sources) else "start"
         if source == "blank":
             pictures.append(source)
@@ -94,17 +95,30 @@ def look(order: Order, limit: int, folder: Path | None) -> Seen:
             sample = source.startswith("sample:")
             path = samples.path(source.removeprefix("sample:")) if sample else Path(source).absolute()
             read.append(Input(role, source if sample else str(path), sha256(path)))
-    net, file = order.recipe.net, order.recipe.weights
+    if order.recipe.color != "transfer-only":
+        read += _network(order.recipe)
+    over = pictures[-1] if start else None
+    assert over is None or isinstance(over, images.Picture)
+    return Seen(tuple(pictures[: len(order.sources)]), over, tuple(read), came)
+
+
+def _network(recipe: Recipe) -> Iterator[Input]:
+    """Yield the files that the network comes from."""
+    from innervision import nets, weights
+    from innervision.errors import WeightsMissing
+    from innervision.files import sha256
+    from innervision.record import Input
+
+    net, file = recipe.net, recipe.weights
     published = weights.default(net) if file is None else None
     path = Path(file) if file is not None else None if published is None else weights.locate(published)
     if path is not None:
         if not path.is_file():
             raise WeightsMissing(f"no weights file '{path}': check its name and folder")
-        read.append(Input("weights", str(path), sha256(path)))
+        yield Input("weights", str(path), sha256(path))
     own = Path(net.rpartition(":")[0])
     if net not in nets.NETS and own.is_file():
-        read.append(Input("net", str(own.absolute()), sha256(own)))
-    return Seen(tuple(pictures[: len(order.sources)]), tuple(read), came)
+        yield Input("net", str(own.absolute()), sha256(own))
 
 
 class _Stdin(io.BytesIO):
@@ -117,8 +131,7 @@ def describe(order: Order, read: tuple[Input, ...]) -> RunCard:
     """Return the card of a run that is about to begin."""
     import torch
 
-    from innervision import __version__
-    from innervision.paint.machine import choose_device, choose_precision
+    from innervision.machine import choose_device, choose_precision
     from innervision.record import RunCard
 
     device = choose_device(order.recipe.device)
@@ -131,11 +144,7 @@ def describe(order: Order, read: tuple[Input, ...]) -> RunCard:
         seed=order.recipe.seed,
         inputs=read,
         output=order.output if order.output in ("", "-") else str(Path(order.output).absolute()),
-        versions={
-            "innervision": __version__,
-            "python": platform.python_version(),
-            **{name: metadata.version(name) for name in ("torch", "numpy", "pillow")},
-        },
+        versions=versions(),
         machine={
             "processor": platform.processor() or platform.machine(),
             "cores": os.cpu_count(),
@@ -144,3 +153,11 @@ def describe(order: Order, read: tuple[Input, ...]) -> RunCard:
             "precision": str(precision).removeprefix("torch."),
         },
     )
+
+
+def versions() -> dict[str, str]:
+    """Return the versions that a result depends on."""
+    from innervision import __version__
+
+    others = {name: metadata.version(name) for name in ("torch", "numpy", "pillow")}
+    return {"innervision": __version__, "python": platform.python_version(), **others}

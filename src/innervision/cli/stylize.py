@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import json
-from collections.abc import Sequence
 from dataclasses import asdict, fields, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -12,11 +11,10 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from innervision.cli.options import Grouped, given, recipe_options
-from innervision.cli.order import Order, absolute, again, describe, look
+from innervision.cli.order import Order, Seen, absolute, again, describe, look
 from innervision.paint.recipes import PRESETS, Recipe, recipe
 
 if TYPE_CHECKING:
-    from innervision import images
     from innervision.paint.gatys import Painting
     from innervision.record import RunCard
 
@@ -96,7 +94,7 @@ def stylize(
         if resume is not None and not dry_run:
             run, saved = record.resume_run(resume, card)
             card = open_things.enter_context(run).card
-        painting = sit_down(order, seen.pictures, card, saved)
+        painting = sit_down(order, seen, card, saved)
         if dry_run:
             foretell(painting, as_json=as_json)
             return
@@ -113,9 +111,7 @@ def stylize(
             ctx.exit(130)
 
 
-def sit_down(
-    order: Order, pictures: Sequence[images.Source], card: RunCard, saved: dict[str, Any] | None
-) -> Painting:
+def sit_down(order: Order, seen: Seen, card: RunCard, saved: dict[str, Any] | None) -> Painting:
     """Return the painting; one that goes on does so with the threads and precision it had."""
     from innervision.paint.gatys import Painting
 
@@ -123,7 +119,7 @@ def sit_down(
     if saved is not None:
         now = card.machine
         chosen = replace(chosen, precision=now["precision"], threads=now["threads"], device=now["device"])
-    return Painting(pictures[0], pictures[1:], chosen, resume=saved)
+    return Painting(seen.pictures[0], seen.pictures[1:], chosen, start=seen.start, resume=saved)
 
 
 def foretell(painting: Painting, *, as_json: bool) -> None:

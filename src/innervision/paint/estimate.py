@@ -24,7 +24,7 @@ from typing import TYPE_CHECKING
 
 from innervision import memory
 from innervision.errors import OutOfMemory
-from innervision.paint.machine import choose_device
+from innervision.machine import choose_device
 from innervision.paint.trial import SAFE, between, held_by, style_share, try_out
 from innervision.paint.work import multiply_adds
 
@@ -32,6 +32,8 @@ if TYPE_CHECKING:
     from innervision.paint.gatys import Painting
 
 _KERNELS = 8  # times the weights: kernels made ready, and what making them takes
+_CANVAS = 12 * 3 * 4  # bytes a pixel of the canvas, its gradient, and the frames that are kept
+_HOLES = 1.27  # times what its tensors take, a GPU's memory is reserved (H100, 384 to 2048 px: 1.0 to 1.4)
 _SPARE = 0.8  # of what is available is filled by the size that is proposed: a forecast may err
 
 
@@ -78,19 +80,21 @@ def estimate(painting: Painting) -> Estimate:
     top, most, fits = trial.top, None, True
     more = large.pixels - small.pixels
     slope = (large.live - small.live) / more if more else large.live / large.pixels
+    holes = _HOLES if device.type == "cuda" else 1.0
     if top is not None:  # half way between what tensors take, and what the system had to give for them
         slope *= (1 + max(1.0, (top - trial.base) / large.live)) / 2
 
     def need(pixels: float, steps: int) -> float:
         """Return what one stage needs more than the larger trial did."""
-        return (pixels - large.pixels) * slope + pixels * _memories(painting, steps)
+        return holes * ((pixels - large.pixels) * slope + pixels * _memories(painting, steps))
 
     pixels, steps = max(stages, key=lambda stage: need(*stage))
     if top is not None and before is not None:
         coming = round(top + need(pixels, steps))
         most, fits = max(before, coming), room is None or coming <= room
         if room is not None and not fits:
-            over = (_SPARE * room - top + large.pixels * slope) / (slope + _memories(painting, steps))
+            spare = (_SPARE * room - top) / holes + large.pixels * slope
+            over = spare / (slope + _memories(painting, steps))
             longest = int(longest * (max(0.0, over) / pixels) ** 0.5)
     return Estimate(work, seconds, most, room, longest, fits)
 
@@ -152,10 +156,10 @@ def _bound(painting: Painting) -> float:
     weights = sum(tensor.nbytes for tensor in painting.network.module.parameters())
     used, pixels = memory.in_use(painting.network.device), size[0] * size[1]
     look = SAFE * each * style_share(painting)
-    return used + _KERNELS * weights + pixels * (look + _memories(painting, steps))
+    return used + _KERNELS * weights + pixels * (look + _CANVAS + _memories(painting, steps))
 
 
 def _memories(painting: Painting, steps: int) -> float:
-    """Return the bytes a pixel of what L-BFGS remembers: pairs, one in question, and the last step's three."""
+    """Return the bytes a pixel of what L-BFGS remembers: pairs, one more, and the last step's three."""
     recipe = painting.recipe
     return (min(recipe.history, steps) * 2 + 5) * 3 * 4 if recipe.optimiser == "lbfgs" else 0

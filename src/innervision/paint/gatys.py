@@ -17,10 +17,10 @@ from innervision import colour, images, network
 from innervision.core import Canvas, Detail, Frame, Pixels, Stage, descend
 from innervision.errors import Invalid
 from innervision.images import Picture, Size
+from innervision.machine import choose_device, choose_precision, threads
 from innervision.network import Network
 from innervision.paint.estimate import check_memory
 from innervision.paint.goals import Goals, stages_of
-from innervision.paint.machine import choose_device, choose_precision, threads
 from innervision.paint.recipes import Options, Recipe
 from innervision.paint.recipes import recipe as recipe_of
 from innervision.paint.sitting import GREY, Pictures, match_colour, sit
@@ -61,10 +61,11 @@ class Painting(Iterator[Frame]):
         styles: Sequence[images.Source],
         recipe: Recipe,
         *,
+        start: Picture | None = None,
         resume: dict[str, Any] | None = None,
     ) -> None:
         self.recipe = recipe
-        self.sitting = sit(content, styles, recipe)
+        self.sitting = sit(content, styles, recipe, start)
         if recipe.color != "transfer-only":
             self.goals.check_size()
         self.best: Frame | None = None

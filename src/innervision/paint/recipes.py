@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import Field, dataclass, field, fields, replace
+from pathlib import Path
 from types import MappingProxyType
 from typing import Any, Literal, TypedDict, Unpack
 
@@ -90,7 +91,7 @@ class Recipe:
     gamut_weight: float = _option(1e4, "weight of colours no file can hold (L-BFGS leaves the gamut; clipping loses what was gained there)", group="Weights")
     precision: Literal["auto", "float32", "bfloat16"] = _option("auto", "of the network; auto is bfloat16 where the processor gains from it", choices=("auto", "float32", "bfloat16"), group="Machine")
     threads: int | None = _option(None, "processor threads (default: torch's choice)", group="Machine")
-    device: str = _option("auto", "cpu, cuda, cuda:1, mps …; auto takes a GPU when there is one", group="Machine")
+    device: str = _option("auto", "cpu, cuda, cuda:1, mps …; auto takes a CUDA GPU when there is one", group="Machine")
     # fmt: on
 
     def __post_init__(self) -> None:
@@ -173,6 +174,16 @@ class Options(TypedDict, total=False):
     precision: Literal["auto", "float32", "bfloat16"]
     threads: int | None
     device: str
+
+
+def start_file(start: str) -> str | None:
+    """Return the picture file that a recipe's start names, None for a word; Invalid for one without meaning."""
+    if start in STARTS:
+        return None
+    path = Path(start)
+    if path.name == start and not path.suffix and ":" not in start and not path.exists():
+        raise unknown("start", start, (*STARTS, "a picture file"))
+    return start
 
 
 def options() -> tuple[Field[Any], ...]:

@@ -4,15 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 
 import torch
 from torch import Tensor
 
 from innervision import colour, images
-from innervision.errors import Invalid, unknown
+from innervision.errors import Invalid
 from innervision.images import Picture, Size
-from innervision.paint.recipes import STARTS, Recipe
+from innervision.paint.recipes import Recipe, start_file
 
 BLANK = "blank"
 GREY = 0.5  # of a blank picture
@@ -34,15 +33,22 @@ class Sitting:
         return sum(steps for _, steps in self.stages)
 
 
-def sit(content: images.Source, styles: Sequence[images.Source], recipe: Recipe) -> Sitting:
-    """Read the pictures and decide every size; raises before anything costly begins."""
+def sit(
+    content: images.Source, styles: Sequence[images.Source], recipe: Recipe, start: Picture | None = None
+) -> Sitting:
+    """Read the pictures and decide every size; raises before anything costly begins.
+
+    start: the picture that the recipe's start names, where it has been read before.
+    """
     if not styles:
         raise Invalid("stylize needs at least one style picture")
     if recipe.style_weights is not None and len(recipe.style_weights) != len(styles):
         raise Invalid(
             f"{len(recipe.style_weights)} style weights for {len(styles)} style pictures: give one each"
         )
-    start = _start(recipe.start)
+    file = start_file(recipe.start)
+    if start is None and file is not None:
+        start = images.read(file)
     read = [None if _blank(source) else images.read(source) for source in (content, *styles)]
     shown = next((picture for picture in read if picture is not None), None)
     if shown is None:
@@ -55,16 +61,6 @@ def sit(content: images.Source, styles: Sequence[images.Source], recipe: Recipe)
 
 def _blank(source: images.Source) -> bool:
     return isinstance(source, str) and source == BLANK
-
-
-def _start(start: str) -> Picture | None:
-    """Read what is painted over, where it is a picture; raise Invalid for a word that means nothing."""
-    if start in STARTS:
-        return None
-    path = Path(start)
-    if path.name == start and not path.suffix and ":" not in start and not path.exists():
-        raise unknown("start", start, (*STARTS, "a picture file"))
-    return images.read(start)
 
 
 def _stages(shown: Picture, recipe: Recipe) -> Iterator[tuple[Size, int]]:

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 import torch
 
 from innervision import memory
-from innervision.errors import InnervisionError
+from innervision.errors import InnervisionError, OutOfMemory
 from innervision.images import Size
 from innervision.paint.goals import Goals
 from innervision.paint.work import SMALL, Tally, held
@@ -61,7 +61,12 @@ def try_out(painting: Painting, room: int | None) -> Tried | None:
             return Tried(trials[0], trials[-1], base, memory.peak(device))
         except InnervisionError:
             raise
-        except Exception:  # a guest may refuse in any way
+        except Exception as error:  # a guest may refuse in any way
+            if memory.ran_out(error):
+                h, w = sizes[-1]
+                raise OutOfMemory(
+                    f"a trial at {w}x{h} px ran out of memory: choose a smaller --size, or free some"
+                ) from error
             continue
     return None
 

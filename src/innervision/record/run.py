@@ -85,21 +85,24 @@ class Run:
             for frame in work:
                 self.seconds = before + time.perf_counter() - clock
                 self.count = frame.count
-                found = [frame_event(frame, self.seconds)]
+                self._tell(events, frame_event(frame, self.seconds))
                 if work.snapshot_due(frame):
                     path = self.folder / "snapshots" / f"{frame.count:04d}.png"
                     with atomic(path) as draft:
                         work.show(frame).save(draft)
-                    found.append(snapshot_event(frame, work.changes, path.name))
-                with disk(events_path):
-                    events.writelines(json.dumps(event) + "\n" for event in found)
-                    events.flush()
+                    self._tell(events, snapshot_event(frame, work.changes, path.name))
                 if checkpoints and work.snapshot_due(frame):
                     self.save_checkpoint(work)
                 yield frame
         finally:
             with disk(events_path):
                 events.close()
+
+    @staticmethod
+    def _tell(events: IO[str], event: dict[str, Any]) -> None:
+        with disk(Path(events.name)):
+            events.write(json.dumps(event) + "\n")
+            events.flush()
 
     def keep(self, name: str, data: bytes) -> None:
         """Keep a file in the run's folder, such as a picture that came by standard input."""

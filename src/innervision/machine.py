@@ -1,4 +1,4 @@
-"""What a painting is computed on: device, precision and threads."""
+"""What is computed on: device, precision and threads."""
 
 from __future__ import annotations
 

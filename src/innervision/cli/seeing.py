@@ -1,0 +1,179 @@
+"""What the commands that look into networks share: the network they open, what they tell, what they leave."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import platform
+import shlex
+import sys
+import time
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import asdict
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from innervision.cli.options import Several
+from innervision.cli.order import versions
+
+if TYPE_CHECKING:
+    from rich.progress import Progress
+
+    from innervision.images import Picture
+    from innervision.network import Network
+
+
+def network_options(command: Callable[..., Any]) -> Callable[..., Any]:
+    """Give a command the options that name a network; `open_network` takes their values."""
+    for option in reversed(
+        (
+            click.option(
+                "--net", default="vgg19", show_default=True, help="a network by name, or FILE.py:FUNCTION"
+            ),
+            click.option("--weights", help="a weights file: .safetensors, .pth, .h5 or .npz"),
+            click.option("--mean", type=Several(float), help="of the network's input, a number a channel"),
+            click.option("--std", type=Several(float), help="of the network's input, a number a channel"),
+            click.option("--range", "range_", type=float, help="what white is to the network: 1 or 255"),
+            click.option("--order", type=click.Choice(["RGB", "BGR"]), help="of the network's channels"),
+            click.option("--device", default="auto", show_default=True, help="cpu, cuda, cuda:1, mps …"),
+        )
+    ):
+        command = option(command)
+    return command
+
+
+def telling_options(command: Callable[..., Any]) -> Callable[..., Any]:
+    """Give a command --quiet and --json; `telling` takes their values."""
+    command = click.option(
+        "--json", "as_json", is_flag=True, help="write events as JSON lines to standard output"
+    )(command)
+    return click.option("--quiet", is_flag=True, help="say nothing but errors")(command)
+
+
+def open_network(chosen: Mapping[str, Any]) -> Network:
+    """Return the network that a command's parameters name, frozen in float32, on its device."""
+    from innervision import network
+    from innervision.machine import choose_device
+
+    own = network.load(
+        chosen["net"],
+        weights_file=chosen["weights"],
+        mean=chosen["mean"],
+        std=chosen["std"],
+        range=chosen["range_"],
+        order=chosen["order"],
+    )
+    return own.to(choose_device(chosen["device"])).frozen()
+
+
+def open_picture(source: str, size: int | None, max_pixels: int | None = None) -> tuple[Picture, Any]:
+    """Return a picture and its tensor (1, 3, h, w), its longest side at most `size`."""
+    from innervision import images
+
+    picture = images.read(source, max_pixels=max_pixels or images.MAX_PIXELS)
+    longest = max(picture.height, picture.width)
+    side = longest if size is None else min(size, longest)
+    return picture, picture.tensor(images.fit(picture.height, picture.width, longest=side))
+
+
+class Telling:
+    """Tells how far work is: a bar on a terminal, plain lines elsewhere, JSON events, or nothing."""
+
+    def __init__(self, kind: str, bar: Progress | None = None) -> None:
+        self._kind, self._bar = kind, bar
+        self._task = bar.add_task("", total=None) if bar else None
+        self._began, self._said = time.perf_counter(), 0.0
+
+    def step(self, done: int, of: int, text: str = "", **values: Any) -> None:
+        """Tell that `done` of `of` steps are done."""
+        seconds = time.perf_counter() - self._began
+        if self._kind == "json":
+            event = {"event": "step", "step": done, "of": of, "text": text, "seconds": round(seconds, 3)}
+            click.echo(json.dumps({**event, **values}))
+        elif self._bar is not None and self._task is not None:
+            self._bar.update(self._task, completed=done, total=of, description=text)
+        elif self._kind == "plain" and (done == of or seconds - self._said > 5):
+            left = f", about {seconds / done * (of - done):.0f} s left" if 0 < done < of else ""
+            click.echo(f"{done}/{of} {text}{left}", err=True)
+            self._said = seconds
+
+    def say(self, text: str) -> None:
+        """Tell a line that a person reads."""
+        if self._bar is not None:
+            self._bar.console.print(text, markup=False, highlight=False)
+        elif self._kind == "plain":
+            click.echo(text, err=True)
+
+    def end(self, text: str, **values: Any) -> None:
+        """Tell what came of it."""
+        if self._bar is not None:
+            self._bar.stop()
+        if self._kind == "json":
+            click.echo(json.dumps({"event": "result", **values}))
+        elif self._kind != "quiet":
+            click.echo(text, err=True)
+
+
+@contextlib.contextmanager
+def telling(*, quiet: bool, as_json: bool) -> Iterator[Telling]:
+    """Yield the telling that fits what was asked for and where it is read."""
+    if quiet or as_json:
+        yield Telling("json" if as_json else "quiet")
+        return
+    from rich.console import Console
+    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
+    console = Console(stderr=True)
+    if not console.is_terminal:
+        yield Telling("plain")
+        return
+    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
+    with Progress(*columns, console=console, transient=True) as bar:
+        yield Telling("bar", bar)
+
+
+def leave_card(
+    command: str, output: str | Path, chosen: Mapping[str, Any], sources: Mapping[str, str], *, seed: int = 0
+) -> Path:
+    """Write beside an output what was run, on what and where: run.json in a folder, else OUTPUT.run.json.
+
+    chosen: the command's parameters. sources: role -> what was read ("blank", "sample:NAME" or a file).
+    Returns where it is.
+    """
+    import torch
+
+    from innervision import samples
+    from innervision.files import atomic, sha256
+    from innervision.record import Input, RunCard
+
+    inputs: list[Input] = []
+    for role, source in sources.items():
+        sample = source.startswith("sample:")
+        path = samples.path(source.removeprefix("sample:")) if sample else Path(source).absolute()
+        inputs.append(Input(role, source if sample else str(path), sha256(path) if path.is_file() else ""))
+    device = str(chosen.get("device", "cpu"))
+    card = RunCard(
+        command=command,
+        line=shlex.join(["innervision", *sys.argv[1:]]),
+        preset="",
+        options={name: str(v) if isinstance(v, Path) else v for name, v in chosen.items()},
+        seed=seed,
+        inputs=tuple(inputs),
+        output=str(Path(output).absolute()),
+        versions=versions(),
+        machine={
+            "processor": platform.processor() or platform.machine(),
+            "cores": os.cpu_count(),
+            "threads": torch.get_num_threads(),
+            "device": device,
+        },
+        status="done",
+    )
+    where = Path(output)
+    where = where / "run.json" if where.is_dir() else where.with_name(where.name + ".run.json")
+    with atomic(where) as draft:
+        draft.write_text(json.dumps(asdict(card), indent=2) + "\n", encoding="utf-8")
+    return where

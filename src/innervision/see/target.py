@@ -1,0 +1,89 @@
+"""What is asked of a network: a class, a layer, one of its channels, or one unit at one place."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from innervision.errors import Invalid
+from innervision.network import Network
+
+_FORM = re.compile(r"(?P<layer>[^:@]+)(:(?P<channel>\d+))?(@(?P<y>\d+),(?P<x>\d+))?")
+
+
+@dataclass(frozen=True)
+class Target:
+    """A layer's answer, or a part of it. layer None: the network's own output, whose channels are classes."""
+
+    layer: str | None
+    channel: int | None = None
+    place: tuple[int, int] | None = None  # row and column in the layer's map
+
+    def __str__(self) -> str:
+        layer = "class" if self.layer is None else self.layer
+        channel = "" if self.channel is None else f":{self.channel}"
+        return layer + channel + ("" if self.place is None else "@{},{}".format(*self.place))
+
+    def of(self, network: Network, image: Tensor) -> Tensor:
+        """Return what the layer answers to an image (n, 3, h, w): (n, c), (n, c, h', w') or (n, t, c)."""
+        if self.layer is None:
+            return network(image)
+        return network.features(image, (self.layer,))[self.layer]
+
+    def pick(self, answer: Tensor) -> Tensor:
+        """Return the part of a layer's answer (n, c, ...) that is asked for: (n, ...), (n, h', w') or (n,).
+
+        Raises Invalid for a channel or place that the answer does not have.
+        """
+        name = "class" if self.layer is None else self.layer
+        if self.channel is not None:
+            if self.channel >= answer.shape[1]:
+                raise Invalid(f"no channel {self.channel} in {name}, which has 0 … {answer.shape[1] - 1}")
+            answer = answer[:, self.channel]
+        if self.place is not None:
+            y, x = self.place
+            h, w = answer.shape[-2:] if answer.ndim >= 3 else (0, 0)
+            if y >= h or x >= w:
+                raise Invalid(f"no place {y},{x} in {name}, whose map is {h} high and {w} wide")
+            answer = answer[..., y, x]
+        return answer
+
+    def score(self, answer: Tensor) -> Tensor:
+        """Return one number a picture (n,): what is asked for, summed."""
+        part = self.pick(answer)
+        return part.flatten(1).sum(1) if part.ndim > 1 else part
+
+
+def target(text: str, network: Network) -> Target:
+    """Read a target: "class:207", "relu5_3", "relu5_3:17" or "relu5_3:17@4,6" (row, column).
+
+    Raises Invalid for another form, and for a layer that the network does not have, with near names.
+    """
+    found = _FORM.fullmatch(text.strip())
+    if found is None:
+        raise Invalid(
+            f"{text!r} is no target: give class:N, LAYER, LAYER:CHANNEL or LAYER:CHANNEL@ROW,COLUMN"
+        )
+    channel = None if found["channel"] is None else int(found["channel"])
+    place = None if found["y"] is None else (int(found["y"]), int(found["x"]))
+    if found["layer"] == "class":
+        if channel is None or place is not None:
+            raise Invalid(f"{text!r} is no class: give class:N, N from 0")
+        return Target(None, channel)
+    network.check((found["layer"],))
+    return Target(found["layer"], channel, place)
+
+
+def predicted(network: Network, image: Tensor) -> Target:
+    """Return the class that a classifier finds likeliest for a picture (1, 3, h, w).
+
+    Raises Invalid for a network that ends in maps, as a base without its classifier does.
+    """
+    with torch.no_grad():
+        answer = network(image)
+    if answer.ndim != 2:
+        raise Invalid(f"{network.name} is no classifier: name a target, such as {network.layers[-1]}:0")
+    return Target(None, int(answer[0].argmax()))
