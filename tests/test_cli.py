@@ -294,6 +294,25 @@ def test_a_missing_a_broken_and_an_empty_picture() -> None:
         refused(run("stylize", "content.png", "bad.png", "-o", "out.png", *SMALL), said)
     refused(run("stylize", "-", "style.png", "-o", "out.png", *SMALL, stdin=b""), "standard input' is empty")
     refused(stylize("--start", "nope.png"), "nope.png")
+    refused(stylize("--start", "nosie"), "no start 'nosie'; there are content, noise")
+
+
+def test_a_start_picture_is_read_once_within_the_limit(monkeypatch: pytest.MonkeyPatch) -> None:
+    Image.new("RGB", (80, 50)).save("start.png")  # 4,000 px; content and style have fewer
+    reads: list[object] = []
+    read = images.read
+    monkeypatch.setattr(images, "read", lambda source, **more: reads.append(source) or read(source, **more))
+    assert stylize("--start", "start.png").exit_code == 0
+    assert sum("start.png" in str(source) for source in reads) == 1
+    Path("out.png").unlink()
+    refused(stylize("--start", "start.png", "--max-pixels", "3999"), "80x50 = 4,000 pixels")
+
+
+def test_colours_alone_ask_for_no_weights(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setenv("INNERVISION_HOME", str(tmp_path / "empty"))
+    args = ("stylize", "content.png", "style.png", "-o", "out.png", "--net", "squeezenet1_1")
+    refused(run(*args), "innervision weights fetch squeezenet1_1")
+    assert run(*args, "--color", "transfer-only").exit_code == 0
 
 
 @pytest.mark.parametrize(("size", "longest"), [((1, 1), "content"), ((5000, 1), "64"), ((1, 5000), "64")])

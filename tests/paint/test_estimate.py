@@ -312,6 +312,17 @@ def test_the_line_through_two_trials() -> None:
     assert between(large, large, 600, "seconds") == 700
 
 
+def test_a_trial_without_memory_is_no_refusal(
+    paint: Callable[..., Painting], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(*_: object) -> None:
+        raise RuntimeError("[enforce fail at alloc_cpu.cpp] DefaultCPUAllocator: can't allocate memory")
+
+    monkeypatch.setattr(trial, "_evaluate", full)
+    with pytest.raises(OutOfMemory, match=r"a trial at \d+x\d+ px ran out of memory: choose a smaller --size"):
+        estimate(paint())
+
+
 def test_an_estimate_leaves_the_painting_as_it_was(paint: Callable[..., Painting]) -> None:
     painting = paint(start="noise", seed=3)
     estimate(painting)
