@@ -20,7 +20,7 @@ from click.testing import CliRunner, Result
 from PIL import Image
 
 import innervision
-from innervision import record, weights
+from innervision import images, record, weights
 from innervision.cli import COMMANDS, cli
 from innervision.cli.options import flag
 from innervision.cli.progress import Plain, clock
@@ -461,7 +461,7 @@ def test_a_disk_that_fills_in_the_middle_of_a_run(monkeypatch: pytest.MonkeyPatc
     assert str(Path("r/snapshots/0006.png")) in found.stderr
     assert [each.name for each in Path("r/snapshots").iterdir()] == ["0003.png"]  # no half of a picture
     assert pixels("r/snapshots/0003.png").shape == (48, 64, 3)
-    assert [event["count"] for event in record.read_events("r")] == [1, 2, 3, 3, 4, 5]
+    assert [event["count"] for event in record.read_events("r")] == [1, 2, 3, 3, 4, 5, 6]
 
 
 OWN = """

@@ -319,7 +319,7 @@ def test_a_trial_without_memory_is_no_refusal(
         raise RuntimeError("[enforce fail at alloc_cpu.cpp] DefaultCPUAllocator: can't allocate memory")
 
     monkeypatch.setattr(trial, "_evaluate", full)
-    with pytest.raises(OutOfMemory, match=r"a trial at \d+x\d+ px ran out of memory: choose a smaller --size"):
+    with pytest.raises(OutOfMemory, match=r"a trial at \d+x\d+ px ran out of memory: choose a"):
         estimate(paint())
 
 
