@@ -60,7 +60,7 @@ def paint(guest: str, picture: Callable[..., Image.Image]) -> Callable[..., Pain
     """Begin a small painting on the user's network: 32x24 px, 6 steps, one size."""
     usual: dict[str, Any] = {"size": 32, "stages": None, "steps": 6, "every": 2}
     usual |= {"net": guest, "content_layers": ("relu2",), "style_layers": ("relu1", "relu2")}
-    usual |= {"precision": "float32", "threads": 1}
+    usual |= {"precision": "float32", "threads": 1, "device": "cpu"}
 
     def begin(content: Any = None, style: Any = None, **options: Any) -> Painting:
         content = picture(48, 64, 1) if content is None else content

@@ -209,7 +209,15 @@ def test_a_preset_is_its_restatement(preset, net, restated):
         for name in ("chelsea", "harvest")
     )
     painting = innervision.stylize(
-        content, style, preset=preset, net=net, weights=weights, size=64, stages=None, precision="float32"
+        content,
+        style,
+        preset=preset,
+        net=net,
+        weights=weights,
+        size=64,
+        stages=None,
+        precision="float32",
+        device="cpu",
     )
     state = painting.network.module.state_dict()
     p, a = (torch.tensor(np.asarray(each)).permute(2, 0, 1)[None] / 255 for each in (content, style))
@@ -248,7 +256,7 @@ def test_weights_keep_their_meaning_across_sizes(picture: Draw):
             for seed, low, high in ((1, 60, 200), (2, 60, 200), (3, 0, 255))
         )
         painting = innervision.stylize(
-            content, style, size=64 * times, stages=None, precision="float32", tv_weight=1.0
+            content, style, size=64 * times, stages=None, precision="float32", device="cpu", tv_weight=1.0
         )
         goal = painting.goals.objective(painting.sitting.size)
         x = 1.4 * torch.tensor(np.asarray(other)).permute(2, 0, 1)[None] / 255 - 0.2  # leaves the gamut

@@ -182,8 +182,8 @@ def descend(
 
     Stopping is ceasing to iterate: nothing global is changed between frames (but see `memory.kept`). The
     canvas is moved in place up to the first stage with a size, which starts from a resized copy. generator:
-    what moving views draw from (None: a fresh one of seed 0). resume: a `Frame.checkpoint()`, with a canvas of the
-    same kind and the same stages; then the first frame is the one after it.
+    what moving views draw from (None: a fresh one of seed 0). resume: a `Frame.checkpoint()`, with a canvas
+    of the same kind and the same stages; then the first frame is the one after it.
     Raises Invalid, at once, for a plan that cannot work, and Diverged when a term is no longer a number.
     """
     plan = tuple(stages)
