@@ -14,7 +14,7 @@ import sys
 from dataclasses import dataclass
 from itertools import pairwise
 from pathlib import Path
-from typing import Any, BinaryIO, TypeAlias
+from typing import Any, BinaryIO
 
 import numpy as np
 import torch
@@ -47,7 +47,7 @@ __all__ = [
 MAX_PIXELS = 178_956_970
 """Pixels a picture may have unless the caller allows more: from here on Pillow sees a decompression bomb."""
 
-Size: TypeAlias = tuple[int, int]  # height, width
+Size = tuple[int, int]  # height, width
 
 
 @dataclass(frozen=True, eq=False)
@@ -83,7 +83,7 @@ class Picture:
         return image if size is None else resize(image, size)
 
 
-Source: TypeAlias = str | os.PathLike[str] | bytes | BinaryIO | Image.Image | Picture
+Source = str | os.PathLike[str] | bytes | BinaryIO | Image.Image | Picture
 
 
 def fit(height: int, width: int, *, longest: int | None = None, pixels: int | None = None) -> Size:

@@ -114,7 +114,17 @@ def test_memory_is_that_of_a_real_run(
 ) -> None:
     monkeypatch.setenv("PYTHONPATH", str(Path(innervision.__file__).parents[1]))
     monkeypatch.setenv("OMP_NUM_THREADS", "1")
-    order = ["stylize", "sample:chelsea", "sample:pere-tanguy", "--steps", "3", "-o", str(tmp_path / "o.png")]
+    order = [
+        "stylize",
+        "sample:chelsea",
+        "sample:pere-tanguy",
+        "--steps",
+        "3",
+        "--device",
+        "cpu",
+        "-o",
+        str(tmp_path / "o.png"),
+    ]
     if net == "vgg19":  # tried at its own size
         order += ["--size", "128", "--precision", "float32"]
     else:  # tried at smaller ones
@@ -157,7 +167,19 @@ def test_where_memory_would_not_do_a_size_is_proposed_that_does(
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("PYTHONPATH", str(Path(innervision.__file__).parents[1]))
     monkeypatch.setenv("OMP_NUM_THREADS", "1")
-    order = ["stylize", "blank", "sample:pere-tanguy", "-o", "o.png", "--steps", "2", "--net", wide]
+    order = [
+        "stylize",
+        "blank",
+        "sample:pere-tanguy",
+        "-o",
+        "o.png",
+        "--steps",
+        "2",
+        "--net",
+        wide,
+        "--device",
+        "cpu",
+    ]
 
     def run(size: str, *more: str) -> subprocess.CompletedProcess[str]:
         args = [*order, *WIDE_LAYERS, "--stages", "auto", "--coarse-steps", "1", "--size", size, *more]

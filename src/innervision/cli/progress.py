@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import json
 from collections.abc import Iterator
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
 
 import click
 
@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from innervision.paint.gatys import Painting
 
 
+@runtime_checkable
 class Listener(Protocol):
     """Hears of a painting's frames."""
 

@@ -6,7 +6,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 import torch
 import torch.nn.functional as F
@@ -18,6 +18,7 @@ Size = tuple[int, int]
 """Height and width in pixels."""
 
 
+@runtime_checkable
 class Canvas(Protocol):
     """Renders an image (1, 3, h, w) in sRGB units from one contiguous leaf tensor."""
 

@@ -12,7 +12,7 @@ from collections.abc import Generator, Iterator
 from dataclasses import replace
 from datetime import datetime
 from pathlib import Path
-from typing import IO, Any, Protocol
+from typing import IO, Any, Protocol, runtime_checkable
 
 import torch
 from PIL import Image
@@ -27,6 +27,7 @@ STDIN = "stdin"
 """The file in a run's folder that keeps the picture which came by standard input."""
 
 
+@runtime_checkable
 class Work(Protocol):
     """What a Run records: an iterator of frames that tells which are worth keeping."""
 
