@@ -254,10 +254,10 @@ def _forward(link: Link, x: Tensor, tape: list[Tensor] | None) -> Tensor:
                 return F.max_pool2d(x, link.size, link.stride)
             # of x the way back needs the shape alone
             if link.size == link.stride == (2, 2):
-                y, *larger = _halve(x)
+                y, where = _halve(x)
             else:
-                y, *larger = torch.ops.aten.max_pool2d_with_indices(x, link.size, link.stride)
-            tape += [*larger, x.new_empty(1).expand(x.shape)]
+                y, where = torch.ops.aten.max_pool2d_with_indices(x, link.size, link.stride)
+            tape += [where, x.new_empty(1).expand(x.shape)]
             return y
         case Pooling():
             if tape is not None:
@@ -276,25 +276,33 @@ def _backward(link: Link, g: Tensor, tape: list[Tensor], ours: bool) -> Tensor:
             shape = tape.pop().shape
             x = torch.empty(shape, dtype=g.dtype, device=g.device, memory_format=_LAST)
             if link.size == link.stride == (2, 2):
-                below, low, high = tape.pop(), tape.pop(), tape.pop()
-                return _double(g, x, (high, low), below)
+                return _double(g, x, tape.pop())
             return _unpool_max(g, x, link.size, link.stride, (0, 0), (1, 1), False, tape.pop())
         case Pooling():
             return _unpool_average(g, tape.pop(), link.size, link.stride, (0, 0), False, True, None)
 
 
-def _halve(x: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-    """Pool 2x2 to the largest, and tell where it was: right above, right below, below (the first of equals).
+def _halve(x: Tensor) -> tuple[Tensor, Tensor]:
+    """Pool 2x2 to the largest, and tell where it was (the first of equals).
 
-    Three bits for an answer, where the library keeps an index of eight bytes.
+    Three bits of an integer as wide as a number, where the library keeps an index of eight bytes: 1 right
+    above, 2 right below, 4 below. They are the signs of differences.
     """
     h, w = x.shape[2] // 2 * 2, x.shape[3] // 2 * 2
     a, b, c, d = (x[:, :, i:h:2, j:w:2] for i in (0, 1) for j in (0, 1))
     above, below = torch.maximum(a, b), torch.maximum(c, d)
-    return torch.maximum(above, below), b > a, d > c, below > above
+    where = _sign(a - b).bitwise_and_(1)
+    where |= _sign(c - d).bitwise_and_(2)
+    where |= _sign(above - below).bitwise_and_(4)
+    return torch.maximum(above, below), where
 
 
-def _double(g: Tensor, x: Tensor, right: tuple[Tensor, Tensor], below: Tensor) -> Tensor:
+def _sign(x: Tensor) -> Tensor:
+    """Return all bits set where x is below 0, else none."""
+    return x.view(_BITS[x.element_size()]).__irshift__(8 * x.element_size() - 1)
+
+
+def _double(g: Tensor, x: Tensor, where: Tensor) -> Tensor:
     """Fill x with the gradient to `_halve`'s picture.
 
     By its bits: g & mask is one share, g ^ share the other. Ten times sooner than choosing by torch.where().
@@ -302,12 +310,13 @@ def _double(g: Tensor, x: Tensor, right: tuple[Tensor, Tensor], below: Tensor) -
     h, w = x.shape[2] // 2 * 2, x.shape[3] // 2 * 2
     x[:, :, h:].zero_()
     x[:, :, :, w:].zero_()
-    whole = _BITS[g.element_size()]
-    bits, out = g.view(whole), x.view(whole)
-    lower = bits & below.to(whole).neg_()
-    for i, share in enumerate((bits ^ lower, lower)):
+    bits, out = g.view(where.dtype), x.view(where.dtype)
+    top = 8 * g.element_size() - 1
+    right_above, right_below, below = ((where << (top - bit)) >> top for bit in range(3))  # bit to mask
+    lower = below.bitwise_and_(bits)
+    for i, (share, right) in enumerate(((bits ^ lower, right_above), (lower, right_below))):
         places = out[:, :, i:h:2, 1:w:2]
-        torch.bitwise_and(share, right[i].to(whole).neg_(), out=places)
+        torch.bitwise_and(share, right, out=places)
         torch.bitwise_xor(share, places, out=out[:, :, i:h:2, 0:w:2])
     return x
 
