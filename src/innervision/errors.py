@@ -70,3 +70,9 @@ def unknown(kind: str, name: str, allowed: Iterable[str], *, of: str = "") -> In
     hint = f" Did you mean {' or '.join(repr(n) for n in near)}?" if near else ""
     where = f" in {of}, which has" if of else "; there are"
     return Invalid(f"no {kind} {name!r}{where} {', '.join(shown)}.{hint}")
+
+
+def out_of_memory(error: BaseException) -> bool:
+    """Tell whether an error says that there was no memory left, of whichever kind."""
+    text = str(error).lower()
+    return isinstance(error, MemoryError) or "out of memory" in text or "can't allocate memory" in text

@@ -96,12 +96,6 @@ def available(device: torch.device) -> int | None:
     return min([free, *_limits()])
 
 
-def ran_out(error: BaseException) -> bool:
-    """Tell whether an error says that there was no memory left, of whichever kind."""
-    text = str(error).lower()
-    return isinstance(error, MemoryError) or "out of memory" in text or "can't allocate memory" in text
-
-
 def _proc(path: str, name: str) -> int:
     """Return a figure of /proc, in bytes."""
     return int(Path(path).read_text(encoding="ascii").split(f"{name}:")[1].split()[0]) * 1024

@@ -18,10 +18,10 @@ from PIL import Image
 from torch import Tensor
 
 import innervision
-from innervision import images
+from innervision import images, machine
 from innervision.core import Detail, Pixels
 from innervision.errors import Diverged, Invalid, WeightsMissing
-from innervision.paint import gatys, machine
+from innervision.paint import gatys
 from innervision.paint.gatys import Painting
 from innervision.paint.recipes import Recipe
 

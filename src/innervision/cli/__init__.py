@@ -12,7 +12,7 @@ from typing import Any, NoReturn
 import click
 
 from innervision import __version__
-from innervision.errors import InnervisionError, OutOfMemory
+from innervision.errors import InnervisionError, OutOfMemory, out_of_memory
 
 __all__ = ["COMMANDS", "cli", "main"]
 
@@ -20,6 +20,9 @@ COMMANDS: Mapping[str, tuple[str, str]] = MappingProxyType(
     {  # name -> where it lives, and its line in the list: so that the list loads none of them
         "stylize": ("innervision.cli.stylize:stylize", "Paint a picture in the style of others."),
         "demo": ("innervision.cli.demo:demo", "Paint a sample photograph, and explain how in a page."),
+        "units": ("innervision.cli.units:units", "Find the pictures that excite each unit most."),
+        "compare": ("innervision.cli.compare:compare", "Compare layers, networks and checkpoints."),
+        "attribute": ("innervision.cli.attribute:attribute", "Show what of a picture a unit or class sees."),
         "nets": ("innervision.cli.tables:nets", "List the networks and where their weights are."),
         "weights": ("innervision.cli.tables:weights", "List, fetch or look into weights files."),
         "runs": ("innervision.cli.tables:runs", "List the runs in a folder."),
@@ -61,9 +64,7 @@ class LazyGroup(click.Group):
                 raise
             raise Failure(" ".join(str(error).split())) from error
         except (MemoryError, RuntimeError) as error:
-            from innervision.memory import ran_out
-
-            if ctx.params.get("debug") or not ran_out(error):
+            if ctx.params.get("debug") or not out_of_memory(error):
                 raise
             raise Failure(str(OutOfMemory("out of memory: choose a smaller --size, or free some"))) from error
         except KeyboardInterrupt:

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 import torch
 
 from innervision import memory
-from innervision.errors import InnervisionError, OutOfMemory
+from innervision.errors import InnervisionError, OutOfMemory, out_of_memory
 from innervision.images import Size
 from innervision.paint.goals import Goals
 from innervision.paint.work import SMALL, Tally, held
@@ -62,7 +62,7 @@ def try_out(painting: Painting, room: int | None) -> Tried | None:
         except InnervisionError:
             raise
         except Exception as error:  # a guest may refuse in any way
-            if memory.ran_out(error):
+            if out_of_memory(error):
                 h, w = sizes[-1]
                 raise OutOfMemory(
                     f"a trial at {w}x{h} px ran out of memory: choose a smaller --size, or free some"
