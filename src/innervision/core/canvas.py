@@ -20,7 +20,11 @@ Size = tuple[int, int]
 
 @runtime_checkable
 class Canvas(Protocol):
-    """Renders an image (1, 3, h, w) in sRGB units from one contiguous leaf tensor."""
+    """Renders an image (1, 3, h, w) in sRGB units from one contiguous leaf tensor.
+
+    A batch of pictures (n, 3, h, w) is descended together where every term of the objective is a sum over
+    them: then none of them changes another's path.
+    """
 
     parameter: Tensor
 
@@ -48,7 +52,7 @@ class Canvas(Protocol):
 class Pixels:
     """The pixels themselves, measured in `unit`: image = parameter · unit.
 
-    image: (1, 3, h, w), sRGB 0..1, copied. unit: what one step of the parameter is in sRGB 0..1, a number
+    image: (n, 3, h, w), sRGB 0..1, copied. unit: what one step of the parameter is in sRGB 0..1, a number
     or one a channel; it sets what a learning rate means (the article's 3.0 is in units of the network's
     std). L-BFGS all but ignores it.
     """

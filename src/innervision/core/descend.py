@@ -17,9 +17,10 @@ from torch import Tensor
 
 from innervision import memory
 from innervision.core.canvas import Canvas, Size
-from innervision.core.edits import Edit
+from innervision.core.edits import Edit, Informed
 from innervision.core.lbfgs import LimitedMemory
 from innervision.core.objective import Objective
+from innervision.core.steepest import Steepest
 from innervision.core.views import View, still
 from innervision.errors import Diverged, Invalid
 from innervision.network import Network
@@ -49,6 +50,30 @@ class Adam:
 
 
 @dataclass(frozen=True)
+class Nadam:
+    """Adam with Nesterov's momentum (Dozat 2016); the learning rate is in the canvas's own units."""
+
+    lr: float
+
+    def __call__(self, parameter: Tensor, steps: int) -> torch.optim.Optimizer:
+        return torch.optim.NAdam([parameter], lr=self.lr)
+
+
+@dataclass(frozen=True)
+class Sgd:
+    """Plain gradient descent; with `progress`, each step lowers a picture's loss by so much (`Steepest`).
+
+    lr: of every step, or, with progress, at most; in the canvas's own units.
+    """
+
+    lr: float
+    progress: float | None = None
+
+    def __call__(self, parameter: Tensor, steps: int) -> torch.optim.Optimizer:
+        return Steepest(parameter, self.lr, self.progress)
+
+
+@dataclass(frozen=True)
 class Stage:
     """Everything that changes with scale. One step is one evaluation of the objective.
 
@@ -59,9 +84,9 @@ class Stage:
     objective: Objective
     steps: int
     size: Size | None = None
-    optimiser: Lbfgs | Adam = Lbfgs()
+    optimiser: Lbfgs | Adam | Nadam | Sgd = Lbfgs()
     view: View = still
-    edits: tuple[Edit, ...] = ()
+    edits: tuple[Edit | Informed, ...] = ()
 
 
 @dataclass(frozen=True, eq=False)
@@ -76,7 +101,7 @@ class Frame:
     count: int
     steps: int
     image: Tensor = field(repr=False)
-    """(1, 3, h, w), sRGB, detached, on the canvas's device; values may leave 0..1."""
+    """(n, 3, h, w), sRGB, detached, on the canvas's device; values may leave 0..1."""
     total: float
     values: dict[str, float]
     last: bool
@@ -121,10 +146,14 @@ class _Descent:
         optimiser = self.optimiser
         assert optimiser is not None
         seen: list[tuple[Tensor, float, dict[str, float]]] = []
+        gradients: list[Tensor] = []
+        informed = any(isinstance(edit, Informed) for edit in stage.edits)
 
         def closure() -> Any:  # a float, torch says, and takes a tensor
             optimiser.zero_grad()
             image = self.canvas.render()
+            if informed:
+                image.register_hook(gradients.append)
             answers = self.network.answers(stage.view(image, self.generator), stage.objective.layers)
             total, values = stage.objective(answers, image)
             del answers  # so that the way back frees them as it passes
@@ -141,7 +170,10 @@ class _Descent:
             with torch.no_grad():
                 image = self.canvas.render()
                 for edit in stage.edits:
-                    image = edit(image, step)
+                    if isinstance(edit, Informed):
+                        image = edit.edit(image, step, gradients[0])
+                    else:
+                        image = edit(image, step)
                 self.canvas.repainted(image)
         self.at = (number, step)
         return seen[0]

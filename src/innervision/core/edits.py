@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import dataclass
 
 import torch
 import torch.nn.functional as F
@@ -11,7 +12,15 @@ from torch import Tensor
 from innervision.errors import Invalid
 
 Edit = Callable[[Tensor, int], Tensor]
-"""(rendered image (1, 3, h, w), step from 1) -> the image to go on from."""
+"""(rendered image (n, 3, h, w), step from 1) -> the image to go on from."""
+
+
+@dataclass(frozen=True)
+class Informed:
+    """An edit that also wants the objective's gradient to the image, as it was before the step."""
+
+    edit: Callable[[Tensor, int, Tensor], Tensor]
+    """(rendered image, step from 1, gradient) -> the image to go on from."""
 
 
 def clamp(low: Tensor | float, high: Tensor | float) -> Edit:
@@ -24,11 +33,15 @@ def clamp(low: Tensor | float, high: Tensor | float) -> Edit:
     return edit
 
 
-def decay(rate: float) -> Edit:
-    """Draw the image towards mid-grey by a share each step (Yosinski et al. 2015, θ_decay)."""
+def decay(rate: float, towards: Tensor | float = 0.5) -> Edit:
+    """Draw the image towards a colour by a share each step (Yosinski et al. 2015, θ_decay).
+
+    towards: mid-grey, or another number or one a channel (3,): Yosinski's is the data's mean.
+    """
 
     def edit(image: Tensor, step: int) -> Tensor:
-        return 0.5 + (1 - rate) * (image - 0.5)
+        colour = _colour(towards, image)
+        return colour + (1 - rate) * (image - colour)
 
     return edit
 
@@ -54,3 +67,49 @@ def blur(sigma: float, every: int = 1) -> Edit:
         return F.conv2d(out, line[:, None, :, None], groups=image.shape[1])
 
     return edit
+
+
+def clip_norm(percentile: float, towards: Tensor | float = 0.5) -> Edit:
+    """Set each picture's pixels that differ least from a colour to it: those of a norm below a percentile.
+
+    The norm is over channels (Yosinski et al. 2015, θ_n_pct); towards as in `decay`.
+    """
+    _check_percentile(percentile)
+
+    def edit(image: Tensor, step: int) -> Tensor:
+        colour = _colour(towards, image)
+        square = (image - colour).square().sum(1, keepdim=True)
+        return _without(image, colour, square.sqrt(), percentile)
+
+    return edit
+
+
+def clip_contribution(percentile: float, towards: Tensor | float = 0.5) -> Informed:
+    """Set each picture's pixels that matter least to a colour: those of a contribution below a percentile.
+
+    The contribution of a pixel is |Σ_c −x·g|, x its difference from the colour and g the gradient: what
+    setting it to the colour would change, to first order (Yosinski et al. 2015, θ_c_pct).
+    """
+    _check_percentile(percentile)
+
+    def edit(image: Tensor, step: int, gradient: Tensor) -> Tensor:
+        colour = _colour(towards, image)
+        share = ((image - colour) * gradient).sum(1, keepdim=True).abs()
+        return _without(image, colour, share, percentile)
+
+    return Informed(edit)
+
+
+def _without(image: Tensor, colour: Tensor, measure: Tensor, percentile: float) -> Tensor:
+    # of the number numpy.percentile() would give: between neighbours by straight lines
+    bound = torch.quantile(measure.flatten(1), percentile / 100, dim=1).view(-1, 1, 1, 1)
+    return torch.where(measure < bound, colour, image)
+
+
+def _colour(towards: Tensor | float, image: Tensor) -> Tensor:
+    return torch.as_tensor(towards).to(image).view(1, -1, 1, 1)
+
+
+def _check_percentile(percentile: float) -> None:
+    if not 0 <= percentile <= 100:
+        raise Invalid(f"the percentile is {percentile:g}; it must lie in 0..100")

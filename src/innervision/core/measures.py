@@ -156,32 +156,6 @@ def _by(statistic: Tensor) -> str:
 
 
 @dataclass(frozen=True)
-class Excite:
-    """Minus the mean answer of a layer, or of one of its channels."""
-
-    layer: str
-    channel: int | None
-
-    def __call__(self, activations: Mapping[str, Tensor], image: Tensor) -> Tensor:
-        a = activations[self.layer]
-        if self.channel is not None:
-            if not 0 <= self.channel < a.shape[1]:
-                raise Invalid(f"no channel {self.channel} in {self.layer}, which has 0 … {a.shape[1] - 1}")
-            a = a[:, self.channel]
-        return -same(a).mean()
-
-
-def excite(layer: str, channel: int | None = None) -> Objective:
-    """Ask a layer, or one of its channels, to answer as strongly as it can (mean activation, negated).
-
-    channel: an index into the activation's second dimension. A unit that ReLU holds at 0 gives no
-    gradient: take the layer before it.
-    """
-    where = layer if channel is None else f"{layer}:{channel}"
-    return Objective((Term(f"excite {where}", Excite(layer, channel), (layer,)),))
-
-
-@dataclass(frozen=True)
 class Energy:
     """-½ of a layer's mean square."""
 
