@@ -57,9 +57,9 @@ class _Gram(torch.autograd.Function):
 def gram(activation: Tensor, norm: str = "hw") -> Tensor:
     """Return the Gram matrix (n, c, c) of an activation (n, c, h, w): which channels answer together.
 
-    norm: "hw" divides by h·w, so that a size keeps its meaning (Gatys et al. 2016, eq. 5, with the
-    1/M² of eq. 6 taken inside); "chw" by c·h·w (Johnson et al. 2016, and the article); "none" is
-    eq. 5 as printed. Half-precision activations are summed in float32: bfloat16 a block of positions at a
+    norm: "hw" divides by h·w, so that a size keeps its meaning (Gatys et al. 2016, eq. 3, with the
+    1/M² of eq. 4 taken inside); "chw" by c·h·w (Johnson et al. 2016, and the article); "none" is
+    eq. 3 as printed. Half-precision activations are summed in float32: bfloat16 a block of positions at a
     time, float16, whose squares would leave its range, from the start. Once differentiable.
     """
     if activation.ndim != 4:
