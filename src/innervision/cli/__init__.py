@@ -23,6 +23,8 @@ COMMANDS: Mapping[str, tuple[str, str]] = MappingProxyType(
         "units": ("innervision.cli.units:units", "Find the pictures that excite each unit most."),
         "compare": ("innervision.cli.compare:compare", "Compare layers, networks and checkpoints."),
         "attribute": ("innervision.cli.attribute:attribute", "Show what of a picture a unit or class sees."),
+        "dream": ("innervision.cli.dream:dream", "Draw into a picture what layers see in it."),
+        "invert": ("innervision.cli.invert:invert", "Show how much of a picture each layer keeps."),
         "nets": ("innervision.cli.tables:nets", "List the networks and where their weights are."),
         "weights": ("innervision.cli.tables:weights", "List, fetch or look into weights files."),
         "runs": ("innervision.cli.tables:runs", "List the runs in a folder."),

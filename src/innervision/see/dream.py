@@ -13,7 +13,7 @@ from torch import Tensor
 
 from innervision import memory
 from innervision.core.objective import Objective
-from innervision.errors import Diverged, Invalid
+from innervision.errors import Diverged, Invalid, out_of_memory
 from innervision.images import Size, resize
 from innervision.network import Network
 from innervision.see.wishes import Wish, wished
@@ -232,7 +232,7 @@ def _gradient(network: Network, image: Tensor, goal: Objective) -> tuple[Tensor,
             total, _ = goal(network.answers(leaf, goal.layers), leaf)
             (gradient,) = torch.autograd.grad(total, leaf)
     except RuntimeError as error:
-        if memory.ran_out(error):
+        if out_of_memory(error):
             raise
         h, w = _size(image)
         why = str(error).splitlines()[0]
