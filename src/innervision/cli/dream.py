@@ -1,0 +1,206 @@
+"""innervision dream: what layers see in a picture, drawn into it; or a film of dreams upon dreams."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from innervision.cli.seeing import (
+    Telling,
+    leave_card,
+    network_options,
+    open_network,
+    open_picture,
+    telling,
+    telling_options,
+)
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+    from torch import Tensor
+
+    from innervision.network import Network
+    from innervision.see.dream import Dreamt
+    from innervision.see.wishes import Wish
+
+USUAL = "relu4_4,relu5_1"  # of vgg19: eyes and fur, then heads
+_GUESTS = 0.75  # of the way through another network's ReLUs
+
+
+@click.command()
+@click.argument("source", metavar="IMAGE")
+@click.option(
+    "--layers",
+    help="what is asked for more of: LAYER, LAYER:CHANNEL or class:N, each with =WEIGHT or without, commas "
+    f"between [default: {USUAL}; for other networks the ReLU three quarters of the way through]",
+)
+@click.option("--guide", help="a picture: dream of what the layers see in it")
+@click.option("--octaves", type=int, default=4, show_default=True, help="sizes, the last the picture's own")
+@click.option("--octave-scale", type=float, default=1.4, show_default=True, help="from one to the next")
+@click.option("--steps", type=int, default=10, show_default=True, help="at each octave")
+@click.option("--rate", type=float, default=1.5, show_default=True, help="mean change of a step, of 255")
+@click.option("--jitter", type=int, default=32, show_default=True, help="pixels")
+@click.option("--tile", type=int, default=512, show_default=True, help="px the network sees at once each way")
+@click.option("--size", type=int, default=512, show_default=True, help="longest side; 0: the picture's own")
+@click.option("--pictures", type=int, help="of a film that zooms in, each dreamt upon the one before")
+@click.option("--zoom", type=float, default=0.05, show_default=True, help="share of the sides, a picture")
+@click.option("--fps", type=int, default=12, show_default=True, help="pictures a second of an mp4")
+@click.option("--seed", type=int, default=0, show_default=True, help="of the jitter")
+@click.option(
+    "-o",
+    "--output",
+    help="the picture to write [default: NAME-dream.png]; for a film a folder, or an .mp4 (extra `video`)",
+)
+@network_options
+@telling_options
+@click.pass_context
+def dream(
+    ctx: click.Context,
+    source: str,
+    layers: str | None,
+    guide: str | None,
+    pictures: int | None,
+    output: str | None,
+    quiet: bool,
+    as_json: bool,
+    **chosen: Any,
+) -> None:
+    """Draw into IMAGE what the layers of a network see in it: Deep Dream.
+
+    A picture is a file or sample:NAME. Ctrl-C keeps the picture so far.
+    """
+    import torch
+
+    from innervision.see.dream import Octaves, film
+
+    name = Path(source.removeprefix("sample:")).stem
+    place = Path(output or (f"{name}-dream.png" if pictures is None else f"{name}-dream"))
+    how = Octaves(
+        chosen["octaves"],
+        chosen["octave_scale"],
+        chosen["steps"],
+        chosen["rate"],
+        chosen["jitter"],
+        chosen["tile"],
+    )
+    with contextlib.ExitStack() as opened:
+        told = opened.enter_context(telling(quiet=quiet, as_json=as_json))
+        keep = _keeper(place, pictures, chosen["fps"], opened)
+        network = open_network(chosen)
+        wishes = read_wishes(layers or usual(network), network)
+        size = chosen["size"] or None
+        _, image = open_picture(source, size)
+        seen = None if guide is None else open_picture(guide, size)[1].to(network.device)
+        frames = film(
+            network,
+            image.to(network.device),
+            wishes,
+            pictures=pictures or 1,
+            zoom=chosen["zoom"],
+            guide=seen,
+            octaves=how,
+            generator=torch.Generator().manual_seed(chosen["seed"]),
+        )
+        finished, last = _watch(frames, keep, told)
+    asked = ",".join(f"{target}={weight:g}" for target, weight in wishes)
+    settings = {**chosen, "layers": asked, "guide": guide, "pictures": pictures, "finished": finished}
+    read = {"picture": source} | ({} if guide is None else {"guide": guide})
+    if last is not None:
+        leave_card("dream", place, settings, read, seed=chosen["seed"])
+    what = "Written" if finished else "Stopped; written as far as it went"
+    told.end(
+        f"{what}: {place}" if last is not None else "Stopped before there was anything to write",
+        output=str(place),
+        finished=finished,
+        layers=asked,
+        value=None if last is None else last.value,
+    )
+    if not finished:
+        ctx.exit(130)
+
+
+def usual(network: Network) -> str:
+    """Return what is dreamt of unless layers are named."""
+    from innervision.errors import Invalid
+    from innervision.see.activations import rectified
+
+    if all(name in network.layers for name in USUAL.split(",")):
+        return USUAL
+    names = rectified(network)
+    if not names:
+        raise Invalid(f"{network.name} has no ReLU modules to dream of by default: name some of its --layers")
+    return names[min(len(names) - 1, int(_GUESTS * len(names)))]
+
+
+def read_wishes(text: str, network: Network) -> list[Wish]:
+    """Read "relu4_4,relu5_1:12=0.5,class:207": targets, each with a weight (1) after "="."""
+    from innervision.errors import Invalid
+    from innervision.see.target import target
+
+    wishes: list[Wish] = []
+    for part in _parts(text):
+        name, equals, number = part.partition("=")
+        try:
+            weight = float(number) if equals else 1.0
+        except ValueError:
+            raise Invalid(f"{part!r} has no weight after its '=': give a number, as in {name}=0.5") from None
+        wishes.append((target(name, network), weight))
+    return wishes
+
+
+def _parts(text: str) -> Iterable[str]:
+    """Split at commas, but not at that of a place: relu5_3:17@4,6."""
+    parts: list[str] = []
+    for part in text.split(","):
+        if parts and "@" in parts[-1].partition("=")[0] and parts[-1].rpartition("@")[2].isdigit():
+            parts[-1] += f",{part}"
+        else:
+            parts.append(part)
+    return parts
+
+
+def _keeper(
+    place: Path, pictures: int | None, fps: int, opened: contextlib.ExitStack
+) -> Callable[[int, Tensor], None]:
+    """Return what writes a picture, by its number; raise what will keep it from writing."""
+    from innervision import images
+
+    if pictures is None:
+        images.writable(place)
+        return lambda number, image: images.write(image, place)
+    if place.suffix.lower() == ".mp4":
+        from innervision.see.movie import Movie
+
+        movie = opened.enter_context(Movie(place, fps=fps))
+        return lambda number, image: movie.add(image)
+    if place.suffix:
+        from innervision.errors import Invalid
+
+        raise Invalid(f"a film is written to a folder or an .mp4, not {place.name!r}")
+    images.writable(place / "0000.png")
+    return lambda number, image: images.write(image, place / f"{number:04d}.png")
+
+
+def _watch(
+    frames: Iterable[Dreamt], keep: Callable[[int, Tensor], None], told: Telling
+) -> tuple[bool, Dreamt | None]:
+    """Tell every step and keep every picture that ends; return whether all did, and the last step."""
+    last: Dreamt | None = None
+    try:
+        for frame in frames:
+            last = frame
+            if frame.last:
+                keep(frame.picture, frame.image)
+            h, w = frame.image.shape[-2:]
+            text = f"octave {frame.octave + 1}, {w} x {h} px"
+            told.step(frame.count, frame.steps, text, octave=frame.octave, value=frame.value)
+    except KeyboardInterrupt:
+        if last is not None and not last.last:
+            keep(last.picture, last.whole())
+        return False, last
+    return True, last

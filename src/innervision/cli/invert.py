@@ -1,0 +1,197 @@
+"""innervision invert: how much of a picture each layer of a network keeps."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from innervision.cli.seeing import (
+    leave_card,
+    network_options,
+    open_network,
+    open_picture,
+    telling,
+    telling_options,
+)
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from innervision.network import Network
+
+NUMBERS = "inversion.json"
+"""What was measured, and under which options: by it a later run knows what is done already."""
+
+
+@click.command()
+@click.argument("source", metavar="IMAGE")
+@click.option(
+    "--layers", help="names with commas between, or all [default: every ReLU before the classifier]"
+)
+@click.option("--steps", type=int, default=80, show_default=True, help="evaluations of L-BFGS a layer")
+@click.option("--norm", type=float, default=1e-8, show_default=True, help="weight of the pixels' sixth power")
+@click.option("--variation", type=float, default=2e-6, show_default=True, help="weight of their differences")
+@click.option(
+    "--seed", type=int, default=0, show_default=True, help="of the noise that each layer begins from"
+)
+@click.option("--size", type=int, default=224, show_default=True, help="longest side of the picture")
+@click.option(
+    "--precision",
+    type=click.Choice(["auto", "float32", "bfloat16"]),
+    default="auto",
+    show_default=True,
+    help="of the search (bfloat16 where the processor has it); what is measured is measured in float32",
+)
+@click.option("-o", "--output", type=click.Path(path_type=Path), help="a folder [default: NAME-inversion]")
+@network_options
+@telling_options
+@click.pass_context
+def invert(
+    ctx: click.Context,
+    source: str,
+    layers: str | None,
+    output: Path | None,
+    quiet: bool,
+    as_json: bool,
+    **chosen: Any,
+) -> None:
+    """Show how much of IMAGE each layer of a network keeps: a picture that it cannot tell from IMAGE.
+
+    Leaves a folder with each layer's picture, a sheet of all, their error and SSIM as a curve over depth and
+    as JSON. Run again with the same options it makes only what is missing.
+    """
+    from innervision import images
+    from innervision.machine import choose_precision
+    from innervision.see import invert as inversion
+
+    folder = output or Path(f"{Path(source.removeprefix('sample:')).stem}-inversion")
+    images.writable(folder / "sheet.png")
+    with telling(quiet=quiet, as_json=as_json) as told:
+        network = open_network(chosen)
+        search = network.frozen(choose_precision(chosen["precision"], network.device))
+        _, image = open_picture(source, chosen["size"])
+        image = image.to(network.device)
+        names = choose_layers(layers, network)
+        options = settings(chosen, image, str(search.dtype).removeprefix("torch."), network)
+        done = finished(folder, options)
+        left = [name for name in names if name not in done]
+        for name in left:  # what cannot be inverted is told before the work
+            inversion.goal(search, image, name)
+        if len(left) < len(names):
+            told.say(f"{len(names) - len(left)} of {len(names)} layers are there already, in {folder}")
+        steps, whole = chosen["steps"], True
+        try:
+            for number, name in enumerate(left):
+                found = image
+                each = inversion.inverting(
+                    search,
+                    image,
+                    name,
+                    steps=steps,
+                    norm=chosen["norm"],
+                    variation=chosen["variation"],
+                    seed=chosen["seed"],
+                )
+                for frame in each:
+                    found = frame.image
+                    told.step(number * steps + frame.step, len(left) * steps, name, total=frame.total)
+                result = inversion.judged(network, image, name, found)
+                images.write(result.image, folder / f"{name}.png")
+                done[name] = result.numbers()
+                keep(folder, options, done)
+        except KeyboardInterrupt:
+            whole = False
+        rows = [done[name] for name in names if name in done]
+        if rows:
+            draw(folder, image, rows, f"What the layers of {network.name} keep")
+            leave_card(
+                "invert", folder, {**chosen, "layers": names}, {"picture": source}, seed=chosen["seed"]
+            )
+        said = "\n".join(line(row) for row in rows)
+        what = "Written" if whole else "Stopped, and can be gone on with by the same command"
+        told.end(f"{said}\n{what}: {folder}", output=str(folder), finished=whole, layers=rows)
+    if not whole:
+        ctx.exit(130)
+
+
+def choose_layers(asked: str | None, network: Network) -> tuple[str, ...]:
+    """Return the layers to invert: those named, all, or the usual."""
+    from innervision.see.invert import every_layer, wanted
+
+    if asked == "all":
+        return wanted(network, every_layer(network))
+    return wanted(network, None if asked is None else [name.strip() for name in asked.split(",")])
+
+
+def settings(chosen: Mapping[str, Any], image: Tensor, precision: str, network: Network) -> dict[str, Any]:
+    """Return all that an inversion depends on but its layer: what differs is made anew."""
+    import hashlib
+
+    import torch
+
+    weights = hashlib.sha256()
+    with torch.no_grad():
+        for name, tensor in network.module.state_dict().items():
+            weights.update(f"{name} {tuple(tensor.shape)} {tensor.double().sum().item():.9g}".encode())
+    return {
+        "net": network.name,
+        "weights": weights.hexdigest()[:16],
+        "preprocessing": str(network.preprocessing),
+        "picture": hashlib.sha256(image.cpu().contiguous().numpy().tobytes()).hexdigest(),
+        "precision": precision,
+        **{name: chosen[name] for name in ("steps", "norm", "variation", "seed")},
+    }
+
+
+def finished(folder: Path, options: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
+    """Return the layers that lie in a folder, made with these options, and their numbers."""
+    try:
+        kept = json.loads((folder / NUMBERS).read_text(encoding="utf-8"))
+        if kept["options"] != options:
+            return {}
+        return {row["layer"]: row for row in kept["layers"] if (folder / f"{row['layer']}.png").is_file()}
+    except (OSError, ValueError, KeyError, TypeError):
+        return {}  # nothing there, or nothing that can be gone on with
+
+
+def keep(folder: Path, options: Mapping[str, Any], done: Mapping[str, Mapping[str, Any]]) -> None:
+    """Write what was measured so far."""
+    from innervision.files import atomic
+
+    with atomic(folder / NUMBERS) as draft:
+        text = json.dumps({"options": options, "layers": list(done.values())}, indent=2)
+        draft.write_text(text + "\n", encoding="utf-8")
+
+
+def draw(folder: Path, image: Tensor, rows: Sequence[Mapping[str, Any]], title: str) -> None:
+    """Draw the sheet and the curve from what lies in the folder."""
+    from PIL import Image
+
+    from innervision import images
+    from innervision.see.invert import curve
+    from innervision.sheets import sheet
+
+    tiles: list[Tensor | Image.Image] = [image.cpu()]
+    for row in rows:
+        with Image.open(folder / f"{row['layer']}.png") as file:
+            tiles.append(file.convert("RGB"))
+    labels = [
+        "the picture",
+        *(f"{row['layer']}\nerror {_short(row['error'])}, SSIM {row['ssim']:.2f}" for row in rows),
+    ]
+    images.write(sheet(tiles, labels=labels, title=title, smooth=True), folder / "sheet.png")
+    images.write(curve(rows, title=title), folder / "curve.png")
+
+
+def line(row: Mapping[str, Any]) -> str:
+    """Return a layer's numbers as a person reads them."""
+    near = "the same" if row["psnr"] is None else f"{row['psnr']:.1f} dB"
+    return f"{row['layer']:<12} error {_short(row['error']):<8} SSIM {row['ssim']:.3f}   PSNR {near}"
+
+
+def _short(value: float) -> str:
+    return f"{value:.2g}" if value >= 1e-4 else f"{value:.0e}"
