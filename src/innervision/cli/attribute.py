@@ -1,0 +1,292 @@
+"""innervision attribute: what of a picture a class, a channel or a unit answers to."""
+
+from __future__ import annotations
+
+import importlib
+from collections.abc import Iterator
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from innervision.cli.seeing import (
+    Telling,
+    leave_card,
+    network_options,
+    open_network,
+    open_picture,
+    telling,
+    telling_options,
+)
+
+if TYPE_CHECKING:
+    from PIL import Image
+    from torch import Tensor
+
+    from innervision.network import Network
+    from innervision.see.target import Target
+    from innervision.see.trust import Trust
+
+BACKWARD = ("gradient", "deconvnet", "guided", "gradient-x-input", "smoothgrad", "integrated")
+CAMS = {
+    "grad-cam": "grad_cam",
+    "grad-cam++": "grad_cam_pp",
+    "layer-cam": "layer_cam",
+    "score-cam": "score_cam",
+}
+METHODS = (*BACKWARD, *CAMS, "occlusion")
+_STEPS = 6  # of the cascade of random layers
+
+
+@click.command()
+@click.argument("source", metavar="IMAGE")
+@click.option("--target", "asked", help="class:N, LAYER, LAYER:CHANNEL or LAYER:CHANNEL@ROW,COLUMN")
+@click.option("--method", type=click.Choice([*METHODS, "all"]), default="gradient", show_default=True)
+@click.option(
+    "--show",
+    "shown",
+    type=click.Choice(["raw", "grey", "norm", "blurred"]),
+    default="raw",
+    show_default=True,
+    help="how a map of colours is drawn",
+)
+@click.option("--trust", "tested", is_flag=True, help="make the map again with random weights, and judge it")
+@click.option("--samples", type=int, default=25, show_default=True, help="noisy copies of smoothgrad")
+@click.option("--sigma", type=float, default=0.15, show_default=True, help="their noise, of the range")
+@click.option("--points", type=int, default=50, show_default=True, help="on the line of integrated")
+@click.option("--baseline", type=float, default=0.0, show_default=True, help="its start: 0 black, 1 white")
+@click.option("--seed", type=int, default=0, show_default=True, help="of noise and random weights")
+@click.option("--size", type=int, default=224, show_default=True, help="longest side of the picture")
+@click.option("-o", "--output", help="the picture to write [default: NAME-METHOD.png]")
+@network_options
+@telling_options
+def attribute(
+    source: str,
+    asked: str | None,
+    method: str,
+    shown: str,
+    tested: bool,
+    output: str | None,
+    quiet: bool,
+    as_json: bool,
+    **chosen: Any,
+) -> None:
+    """Show what of IMAGE a class, a channel or a unit answers to.
+
+    Without --target: the class predicted, or for a network without classifier the strongest channel of its
+    deepest ReLU layer. Maps of colours are drawn with 0 as mid-grey; maps of places as heat.
+    """
+    from innervision import images
+    from innervision.see.target import target
+
+    place = output or f"{Path(source.removeprefix('sample:')).stem}-{method}.png"
+    images.writable(place)
+    methods = METHODS if method == "all" else (method,)
+    with telling(quiet=quiet, as_json=as_json) as told:
+        network = open_network(chosen)
+        _, image = open_picture(source, chosen["size"])
+        wanted = target(asked, network) if asked else strongest(network, image)
+        found = list(_explained(network, image, wanted, methods, chosen, tested, told))
+        images.write(_page(image, found, wanted, network, shown), place)
+        settings = {**chosen, "target": str(wanted), "method": method, "show": shown, "trust": tested}
+        leave_card("attribute", place, settings, {"picture": source}, seed=chosen["seed"])
+        told.end(
+            "\n".join([*(each.line(wanted) for each in found), f"Written: {place}"]),
+            target=str(wanted),
+            output=place,
+            methods={each.method: each.numbers() for each in found},
+        )
+
+
+@dataclass(frozen=True, eq=False)
+class Explained:
+    """A method's map, what it says of itself, and whether it can be trusted."""
+
+    method: str
+    map: Tensor  # (1, 3, h, w), or (1, h, w)
+    values: dict[str, float]
+    trust: Trust | None
+    refused: str = ""  # why there is no map
+
+    def numbers(self) -> dict[str, Any]:
+        """Return what a program wants to know."""
+        if self.refused:
+            return {"refused": self.refused}
+        from innervision.see.trust import strength
+
+        strong = strength(self.map)
+        at = int(strong.argmax())
+        numbers: dict[str, Any] = {
+            **self.values,
+            "least": float(self.map.min()),
+            "greatest": float(self.map.max()),
+            "sum": float(self.map.sum()),
+            "strongest": [at // strong.shape[1], at % strong.shape[1]],  # row, column
+        }
+        if self.trust is not None:
+            numbers["trust"] = {
+                "depends": self.trust.depends,
+                "rank": self.trust.rank,
+                "threshold": self.trust.threshold,
+                "layers": [
+                    {"layer": c.layer, "random": c.layers, "of": c.of, "rank": c.rank, "ssim": c.ssim}
+                    for c in self.trust.comparisons
+                ],
+            }
+        return numbers
+
+    def line(self, target: Target) -> str:
+        """Return what a person wants to know."""
+        if self.refused:
+            return f"{self.method}: {self.refused}"
+        text = f"{self.method} of {target}"
+        if "score" in self.values:
+            text += f", which answers {self.values['score']:.4g}"
+        if "gap" in self.values:
+            text += f"; the map's sum misses the change from the baseline, {self.values['change']:.4g}, by "
+            text += f"{self.values['gap']:.2g}"
+        return text if self.trust is None else f"{text}; {self.trust}"
+
+
+def strongest(network: Network, image: Tensor) -> Target:
+    """Return the class predicted, else the strongest channel (by its mean) of the deepest ReLU, or last, layer."""
+    import torch
+
+    from innervision.errors import Invalid
+    from innervision.see.activations import rectified
+    from innervision.see.target import Target
+
+    with torch.no_grad():
+        answer = network(image)
+        if answer.ndim == 2:
+            return Target(None, int(answer[0].argmax()))
+        layer = (rectified(network) or network.layers)[-1]
+        answer = network.features(image, (layer,))[layer]
+    if answer.ndim != 4:
+        raise Invalid(f"{network.name} has no ReLU modules and ends in no maps: name a --target")
+    return Target(layer, int(answer[0].mean((1, 2)).argmax()))
+
+
+def explain(
+    method: str, chosen: dict[str, Any], network: Network, image: Tensor, target: Target
+) -> tuple[Tensor, dict[str, float]]:
+    """Return a method's map of a target, and what numbers it gives beside."""
+    if method in BACKWARD:
+        import torch
+
+        from innervision.see import backward
+
+        result = backward.attribute(
+            network,
+            image,
+            target,
+            method,
+            samples=chosen["samples"],
+            sigma=chosen["sigma"],
+            generator=torch.Generator().manual_seed(chosen["seed"]),
+            points=chosen["points"],
+            baseline=chosen["baseline"],
+        )
+        values = {"score": result.score, "change": result.change, "gap": result.gap}
+        return result.map, {name: value for name, value in values.items() if value is not None}
+    if method in CAMS:
+        cam = importlib.import_module("innervision.see.cam")
+        return getattr(cam, CAMS[method])(network, image, target), {}
+    occlusion = importlib.import_module("innervision.see.occlusion")
+    return occlusion.occlude(network, image, target).map, {}
+
+
+def _explained(
+    network: Network,
+    image: Tensor,
+    target: Target,
+    methods: tuple[str, ...],
+    chosen: dict[str, Any],
+    tested: bool,
+    told: Telling,
+) -> Iterator[Explained]:
+    from innervision.errors import Invalid
+    from innervision.see.trust import judge, randomised
+
+    done, of = 0, len(methods) * (1 + _STEPS * tested)
+    for method in methods:
+        try:
+            map, values = explain(method, chosen, network, image, target)
+        except Invalid as error:
+            if len(methods) == 1:
+                raise
+            yield Explained(method, image, {}, None, str(error))  # the others of `all` go on
+            done += 1 + _STEPS * tested
+            continue
+        done += 1
+        told.step(done, of, method)
+        verdict = None
+        if tested:
+            comparisons = []
+            again = partial(_map, method, chosen)
+            for each in randomised(network, image, target, again, seed=chosen["seed"], steps=_STEPS):
+                comparisons.append(each)
+                done += 1
+                told.step(done, of, f"{method}, {each.layers} of {each.of} layers random")
+            verdict = judge(comparisons)
+        yield Explained(method, map, values, verdict)
+
+
+def _map(method: str, chosen: dict[str, Any], network: Network, image: Tensor, target: Target) -> Tensor:
+    return explain(method, chosen, network, image, target)[0]
+
+
+def _page(image: Tensor, found: list[Explained], target: Target, network: Network, shown: str) -> Image.Image:
+    """Draw picture, map and overlay of one method with its random maps, or one tile a method."""
+    from innervision.see.backward import overlay
+    from innervision.sheets import sheet
+
+    title = f"{network.name} {target}"
+    if len(found) > 1:
+        tiles = [image, *(_tile(image, each, shown) for each in found)]
+        labels = ["picture", *(f"{each.method}\n{_verdict(each)}" for each in found)]
+        return sheet(tiles, labels=labels, title=title, tile=224, smooth=True)
+    (each,) = found
+    strong = _places(each.map)
+    tiles = [image, _drawn(each.map, shown), overlay(image, strong)]
+    labels = ["picture", each.method, f"over the picture\n{_verdict(each)}"]
+    if each.trust is not None:
+        for c in each.trust.comparisons:
+            tiles.append(_drawn(c.map, shown))
+            labels.append(f"random from {c.layer} up\nrank {c.rank:.2f}, SSIM {c.ssim:.2f}")
+    return sheet(tiles, labels=labels, title=title, tile=300, columns=3, smooth=True)
+
+
+def _tile(image: Tensor, each: Explained, shown: str) -> Tensor | Image.Image:
+    from innervision.see.backward import overlay
+
+    if each.refused:
+        return image.mean(1, keepdim=True).expand_as(image) * 0.2
+    return overlay(image, each.map) if each.map.ndim == 3 else _drawn(each.map, shown)
+
+
+def _verdict(each: Explained) -> str:
+    if each.refused:
+        return "refused: no such rule for this network"
+    if each.trust is None:
+        return ""
+    said = "depends on the weights" if each.trust.depends else "does NOT depend on the weights"
+    return f"{said} ({each.trust.rank:.2f})"
+
+
+def _drawn(map: Tensor, shown: str) -> Tensor | Image.Image:
+    from innervision.see.backward import show
+    from innervision.sheets import heat
+
+    if map.ndim == 3:
+        return heat(map[0], low=min(0.0, float(map.min())))
+    return show(map, shown, beyond=0.005)
+
+
+def _places(map: Tensor) -> Tensor:
+    """Return where a map is strong (1, h, w): a map of colours by its blurred norm."""
+    from innervision.see.backward import show
+
+    return map.clamp(min=0) if map.ndim == 3 else show(map, "blurred")[:, 0]

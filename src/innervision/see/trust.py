@@ -1,0 +1,255 @@
+"""Trust: does a map depend on what the network has learned? (Adebayo et al. 2018, "Sanity checks")
+
+Weights are drawn anew, layer by layer, and the map is made again. One that hardly changes shows the picture's
+edges, whatever the network knows: it is no explanation of what the network does.
+"""
+
+from __future__ import annotations
+
+import copy
+import itertools
+import math
+import statistics
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from innervision.errors import Invalid
+from innervision.network import Network
+from innervision.see.target import Target
+
+Explain = Callable[[Network, Tensor, Target], Tensor]
+"""(network, image (1, 3, h, w), target) -> a map (1, c, h, w) or (1, h, w)."""
+
+THRESHOLD = 0.5
+_DRAWS = 8  # of weights, until there is a map
+
+
+@dataclass(frozen=True, eq=False)
+class Comparison:
+    """A map made again with random weights, against the one with the network's own."""
+
+    layer: str  # the layer whose weights were drawn anew last
+    layers: int  # how many have new weights now
+    of: int
+    rank: float  # Spearman's correlation of the maps' values; NaN where this one is 0 everywhere
+    magnitude: float  # the same of their absolute values, summed over channels
+    ssim: float  # of the latter
+    map: Tensor  # as the method made it
+
+
+@dataclass(frozen=True, eq=False)
+class Trust:
+    """The verdict on a method, for one picture and target."""
+
+    comparisons: tuple[Comparison, ...]
+    rank: float  # the median of the comparisons' rank correlations
+    threshold: float
+
+    @property
+    def depends(self) -> bool:
+        """Whether the map changes when the weights are drawn anew."""
+        return self.rank < self.threshold
+
+    def __str__(self) -> str:
+        if self.depends:
+            return f"depends on the weights (rank correlation with random ones {self.rank:.2f})"
+        return (
+            "does not depend on the weights: hardly changes when they are randomised "
+            f"(rank correlation {self.rank:.2f})"
+        )
+
+
+def trust(
+    network: Network,
+    image: Tensor,
+    target: Target,
+    explain: Explain,
+    *,
+    seed: int = 0,
+    steps: int | None = None,
+    threshold: float = THRESHOLD,
+) -> Trust:
+    """Return the verdict on a method by cascading randomisation: see `randomised` and `judge`."""
+    return judge(randomised(network, image, target, explain, seed=seed, steps=steps), threshold=threshold)
+
+
+def judge(comparisons: Iterable[Comparison], *, threshold: float = THRESHOLD) -> Trust:
+    """Return the verdict on a cascade of comparisons.
+
+    A map depends on the weights if the median of its rank correlations with those of random weights is below
+    `threshold`. Adebayo et al. draw curves and no line. Comparisons with a map that is 0 everywhere do not
+    count. Raises Invalid where none is left, or the cascade was not taken to its end.
+    """
+    every = tuple(comparisons)
+    if not every or every[-1].layers < every[-1].of:
+        raise Invalid("a verdict is on a whole cascade: take it to its end")
+    counted = [c.rank for c in every if not math.isnan(c.rank)]
+    if not counted:
+        raise Invalid("with random weights every map is 0: there is nothing to compare")
+    return Trust(every, statistics.median(counted), threshold)
+
+
+def randomised(
+    network: Network,
+    image: Tensor,
+    target: Target,
+    explain: Explain,
+    *,
+    cascading: bool = True,
+    seed: int = 0,
+    steps: int | None = None,
+) -> Iterator[Comparison]:
+    """Yield the map made anew as the layers that the target depends on lose their weights, from the top.
+
+    cascading: weights once drawn anew stay so, until none is the network's own; else one layer at a time is
+    random among learned ones. steps: make at most so many comparisons, evenly spaced, the last of all layers.
+    explain: the method; called with a copy of the network, which stays as it is.
+    Weights are as before training: convolutions and fully connected layers normal by He et al. 2015 with
+    biases 0, normalisation the identity, other parameters normal with their own mean and deviation. Where
+    the target answers nothing to the picture with such weights, the layer is drawn again, up to 8 times.
+    Raises Invalid where no layer below the target has weights, or the original map is 0 everywhere.
+    """
+    if steps is not None and steps < 1:
+        raise Invalid(f"steps is {steps}; it must be at least 1")
+    first = explain(network, image, target)
+    if not bool(first.any()):
+        raise Invalid(f"the map of {target} is 0 everywhere: there is nothing to compare")
+    with torch.inference_mode(False):  # whose tensors take no gradient
+        module = copy.deepcopy(network.module)
+    other = Network(module, name=network.name, preprocessing=network.preprocessing)
+    layers = _layers_from_the_top(other, image, target)
+    generator = torch.Generator().manual_seed(seed)
+    count = len(layers)
+    looks = set(range(1, count + 1))
+    if steps is not None and steps < count:
+        looks = {math.ceil(count * n / steps) for n in range(1, steps + 1)}
+    for number, (name, module) in enumerate(layers, 1):
+        if not cascading and number not in looks:
+            continue
+        own = {key: value.clone() for key, value in _own(module).items()}
+        _draw(module, generator)
+        if number in looks:
+            map = explain(other, image, target)
+            for _ in range(_DRAWS - 1):
+                if bool(map.any()):
+                    break
+                for _, each in layers[:number] if cascading else [(name, module)]:
+                    _draw(each, generator)
+                map = explain(other, image, target)
+            yield Comparison(name, number if cascading else 1, count, *_similarity(first, map), map)
+        if not cascading:
+            with torch.no_grad():
+                for key, value in _own(module).items():
+                    value.copy_(own[key])
+
+
+def rank_correlation(a: Tensor, b: Tensor) -> float:
+    """Return Spearman's rank correlation of two maps' values, equal ones sharing their mean rank.
+
+    0 where a map has one value only, which has no order to agree with.
+    """
+    x, y = (_ranks(each) for each in (a, b))
+    x, y = x - x.mean(), y - y.mean()
+    scale = float(x.norm() * y.norm())
+    return float(x @ y) / scale if scale > 0 else 0.0
+
+
+def ssim(a: Tensor, b: Tensor, *, window: int = 11, sigma: float = 1.5) -> float:
+    """Return the mean structural similarity of two maps (h, w) of range 1 (Wang et al. 2004, eq. 13).
+
+    Gaussian windows that lie wholly within the maps; a smaller map has a window as large as it allows.
+    """
+    size = min(window, *a.shape)
+    size -= 1 - size % 2
+    x = torch.arange(size, dtype=torch.float64) - size // 2
+    line = torch.exp(-(x**2) / (2 * sigma**2))
+    kernel = torch.outer(line, line)[None, None] / line.sum() ** 2
+    p, q = (each.detach().cpu().double()[None, None] for each in (a, b))
+    mean_p, mean_q = F.conv2d(p, kernel), F.conv2d(q, kernel)
+    var_p, var_q = F.conv2d(p * p, kernel) - mean_p**2, F.conv2d(q * q, kernel) - mean_q**2
+    both = F.conv2d(p * q, kernel) - mean_p * mean_q
+    c1, c2 = 0.01**2, 0.03**2
+    above = (2 * mean_p * mean_q + c1) * (2 * both + c2)
+    return float((above / ((mean_p**2 + mean_q**2 + c1) * (var_p + var_q + c2))).mean())
+
+
+def strength(map: Tensor) -> Tensor:
+    """Return how strong a map (1, c, h, w) or (1, h, w) is at each place: |values|, summed over channels."""
+    flat = map.detach()[0].abs()
+    return flat.sum(0) if flat.ndim == 3 else flat
+
+
+def _similarity(a: Tensor, b: Tensor) -> tuple[float, float, float]:
+    p, q = strength(a), strength(b)
+    scaled = [each / each.max() if bool(each.any()) else each for each in (p, q)]
+    return rank_correlation(a, b) if bool(b.any()) else math.nan, rank_correlation(p, q), ssim(*scaled)
+
+
+def _ranks(values: Tensor) -> Tensor:
+    _, place, count = values.flatten().cpu().unique(return_inverse=True, return_counts=True)
+    last = count.cumsum(0).double()
+    return (last - (count - 1) / 2)[place]
+
+
+def _layers_from_the_top(network: Network, image: Tensor, target: Target) -> list[tuple[str, nn.Module]]:
+    """Return the modules whose own parameters the target depends on, those called last first."""
+    named = list(network.module.named_modules())
+    parameters = [p.requires_grad_(True) for p in network.module.parameters() if p.is_floating_point()]
+    called: dict[nn.Module, int] = {}
+
+    def note(module: nn.Module, _inputs: object) -> None:
+        called.setdefault(module, len(called))
+
+    handles = [module.register_forward_pre_hook(note) for _, module in named]
+    try:
+        with torch.inference_mode(False), torch.enable_grad():
+            score = target.score(target.of(network, image)).sum()
+            found = torch.autograd.grad(score, parameters, allow_unused=True) if parameters else ()
+    finally:
+        for handle in handles:
+            handle.remove()
+        for parameter in parameters:
+            parameter.requires_grad_(False)  # the copy is looked through, not trained
+    needed = {id(p) for p, g in zip(parameters, found, strict=True) if g is not None}
+    layers: list[tuple[int, int, str, nn.Module]] = []
+    when = -1
+    for number, (name, module) in enumerate(named):
+        # weights that are used without a call of their module: as late as what is defined before them
+        when = called.get(module, when)
+        if any(id(p) in needed for p in module.parameters(recurse=False)):
+            layers.append((when, number, name or network.name, module))
+    if not layers:
+        raise Invalid(f"{target} depends on no weights of {network.name}: there is nothing to randomise")
+    return [(name, module) for _, _, name, module in sorted(layers, key=lambda each: each[:2], reverse=True)]
+
+
+def _own(module: nn.Module) -> dict[str, Tensor]:
+    pairs = itertools.chain(module.named_parameters(recurse=False), module.named_buffers(recurse=False))
+    return dict(pairs)
+
+
+@torch.no_grad()
+def _draw(module: nn.Module, generator: torch.Generator) -> None:
+    """Give a module's own parameters new values."""
+    if isinstance(module, nn.modules.batchnorm._NormBase | nn.GroupNorm | nn.LayerNorm):
+        module.reset_parameters()
+        return
+    connected = isinstance(module, nn.modules.conv._ConvNd | nn.Linear)
+    for name, parameter in module.named_parameters(recurse=False):
+        if connected and name == "bias":
+            parameter.zero_()
+        elif connected and name == "weight":
+            back = isinstance(module, nn.modules.conv._ConvTransposeNd)
+            fan_in = parameter[:, 0].numel() if back else parameter[0].numel()
+            parameter.copy_(_normal(parameter, generator) * math.sqrt(2 / fan_in))
+        else:
+            deviation = parameter.std() if parameter.numel() > 1 else parameter.abs().mean()
+            parameter.copy_(parameter.mean() + deviation * _normal(parameter, generator).to(parameter))
+
+
+def _normal(like: Tensor, generator: torch.Generator) -> Tensor:
+    return torch.randn(like.shape, generator=generator)  # on the CPU: the same on every device
