@@ -42,7 +42,7 @@ class Excite:
             a = a[torch.arange(len(a), device=a.device), wanted.repeat(views)]
         elif self.direction is not None:
             a = self._along(same(a), views, len(image))
-        return same(a).flatten(1).mean(1).view(views, len(image)).mean(0)
+        return same(a).reshape(len(a), -1).mean(1).view(views, len(image)).mean(0)
 
     def _at(self, a: Tensor) -> Tensor:
         """Return the answers at the place meant, (n, c), or all of them, (n, c, ...)."""

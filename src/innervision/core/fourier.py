@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from functools import cache
+from typing import cast
 
 import torch
 import torch.nn.functional as F
@@ -64,8 +65,7 @@ class Fourier:
 
     def render(self) -> Tensor:
         spectrum = torch.view_as_complex(self.parameter * self._scale)
-        flat: Tensor = torch.fft.irfft2(spectrum, s=self.size)
-        return torch.sigmoid(correlate(flat / 4))
+        return torch.sigmoid(correlate(_back(spectrum, self.size) / 4))
 
     def resized(self, size: Size) -> Fourier:
         image = self.render().detach()
@@ -80,8 +80,7 @@ class Fourier:
     def repainted(self, image: Tensor) -> None:
         """Show this image; what is darker or lighter than a sigmoid can be is shown as near as it can."""
         flat = decorrelate(torch.logit(image.to(self.parameter), eps=_PALEST))
-        spectrum: Tensor = torch.fft.rfft2(4 * flat)
-        self.parameter.copy_(torch.view_as_real(spectrum) / self._scale)
+        self.parameter.copy_(torch.view_as_real(_forth(4 * flat)) / self._scale)
 
     def state(self) -> dict[str, Tensor]:
         return {"parameter": self.parameter.detach().clone(), "size": torch.tensor(self.size)}
@@ -131,8 +130,7 @@ class Phases:
 
     def render(self) -> Tensor:
         spectrum = torch.polar(self.magnitude.expand_as(self.parameter), _standard(self.parameter))
-        flat: Tensor = torch.fft.irfft2(spectrum, s=self.size)
-        return torch.sigmoid(correlate(_standard(flat)))
+        return torch.sigmoid(correlate(_standard(_back(spectrum, self.size))))
 
     def resized(self, size: Size) -> Phases:
         if tuple(size) != self.size:
@@ -173,7 +171,7 @@ def magnitude(photographs: Iterable[Tensor], size: Size) -> Tensor:
             sized = F.interpolate(window, size, mode="bicubic", align_corners=False, antialias=True)
             flat = decorrelate(sized.float().cpu())
             both = torch.cat([flat, flat.flip(-1)])
-            total += torch.fft.rfft2(both).abs().sum(0)
+            total += _forth(both).abs().sum(0)
             count += len(both)
     if not count:
         raise Invalid("a mean magnitude needs at least one photograph")
@@ -223,6 +221,14 @@ def _spectrum_shape(size: Size) -> tuple[int, int, int]:
     if min(size) < 1:
         raise Invalid(f"a canvas of {size[0]}x{size[1]}: each side must be at least 1 pixel")
     return (3, size[0], size[1] // 2 + 1)
+
+
+def _forth(image: Tensor) -> Tensor:
+    return cast(Tensor, torch.fft.rfft2(image))
+
+
+def _back(spectrum: Tensor, size: Size) -> Tensor:
+    return cast(Tensor, torch.fft.irfft2(spectrum, s=size))
 
 
 def _standard(values: Tensor) -> Tensor:

@@ -1,0 +1,221 @@
+"""The presets by which a unit is excited: what is descended, how it is looked at, what is done by hand."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from functools import lru_cache
+from types import MappingProxyType
+from typing import Protocol, TypeAlias
+
+import torch
+from torch import Tensor
+
+from innervision import images, samples
+from innervision.core import (
+    Adam,
+    Canvas,
+    Fourier,
+    Informed,
+    Nadam,
+    Phases,
+    Pixels,
+    Sgd,
+    View,
+    blur,
+    clamp,
+    clip_contribution,
+    clip_norm,
+    crops,
+    decay,
+    jitter,
+    pad,
+    rotate,
+    scale,
+    still,
+)
+from innervision.core.canvas import Size
+from innervision.core.edits import Edit
+from innervision.core.fourier import drawn, magnitude
+from innervision.errors import unknown
+
+Edits: TypeAlias = tuple[Edit | Informed, ...]
+
+PHOTOGRAPHS = ("astronaut", "chelsea", "coffee", "rocket")
+"""The samples whose mean spectrum MaCo's pictures have, and by which a layer's answers are measured."""
+
+_LEVEL = 3.0  # about the root mean square of CaffeNet's class scores, for which Yosinski's rates were found
+
+
+class Start(Protocol):
+    """Makes a canvas: the same `pictures` for each unit, of the type and on the device of `like`."""
+
+    def __call__(
+        self,
+        size: Size,
+        *,
+        pictures: int,
+        units: int,
+        colour: Tensor,
+        generator: torch.Generator,
+        like: Tensor,
+    ) -> Canvas: ...
+
+
+@dataclass
+class Look:
+    """A view, the pixels it puts round a picture, and how much of the work is done (0..1), as it may ask."""
+
+    view: View
+    padding: int = 0
+    moves: bool = True
+    done: float = 0.0
+
+
+@dataclass(frozen=True)
+class Preset:
+    """One way to excite a unit."""
+
+    text: str
+    steps: int
+    optimiser: Adam | Nadam | Sgd
+    canvas: Start
+    look: str
+    edits: Callable[[Tensor], Edits]  # of the colour that means nothing to the network
+    centre: bool = False  # a channel means the one unit in the centre of its map
+    let_through: bool = False  # dead units get a gradient at first
+    level: float | None = None  # of the layer's answers to photographs: what its root mean square counts as
+
+
+def preset_of(name: str) -> Preset:
+    """Return the preset of this name; Invalid, with near names, if there is none."""
+    if name not in PRESETS:
+        raise unknown("preset", name, PRESETS)
+    return PRESETS[name]
+
+
+def _fourier(
+    size: Size, *, pictures: int, units: int, colour: Tensor, generator: torch.Generator, like: Tensor
+) -> Canvas:
+    spectrum = Fourier(size, pictures=pictures, generator=generator).parameter.detach()
+    return Fourier(size, spectrum=spectrum.repeat(units, 1, 1, 1, 1).to(like))
+
+
+def _phases(
+    size: Size, *, pictures: int, units: int, colour: Tensor, generator: torch.Generator, like: Tensor
+) -> Canvas:
+    phases = drawn((3, size[0], size[1] // 2 + 1), pictures, generator)
+    return Phases(size, _photographic(size), phases=phases.repeat(units, 1, 1, 1).to(like))
+
+
+def photographs() -> list[Tensor]:
+    """Return the sample photographs, (1, 3, h, w) each."""
+    return [images.read(samples.path(name)).tensor() for name in PHOTOGRAPHS]
+
+
+@lru_cache(maxsize=8)
+@torch.inference_mode(False)
+def _photographic(size: Size) -> Tensor:
+    return magnitude(photographs(), size)
+
+
+def _pixels(
+    size: Size, *, pictures: int, units: int, colour: Tensor, generator: torch.Generator, like: Tensor
+) -> Canvas:
+    """The mean colour with normal noise of 10 of 255, in units of 1 of 255."""
+    noise = drawn((3, *size), pictures, generator).repeat(units, 1, 1, 1)
+    start = (colour.view(1, 3, 1, 1) + noise * (10 / 255)).clamp(0, 1)
+    return Pixels(start.to(like), 1 / 255)
+
+
+def _robust(size: Size) -> Look:
+    """Lucid's views for pictures of 128 px and more; below, their pixels shrink in proportion."""
+    share = min(1.0, min(size) / 128)
+    around, far, near = (round(share * pixels) for pixels in (12, 8, 4))
+    view = pad(around) | jitter(far) | scale(0.9, 1.1) | rotate(10) | jitter(near)
+    return Look(view, padding=around)
+
+
+def _boxes(size: Size) -> Look:
+    """MaCo's crops, from half of the picture to a twentieth."""
+    look = Look(still)
+    side = max(32, min(128, *size)) if min(size) >= 32 else min(size)
+    look.view = crops(6, lambda: 0.5 - 0.45 * look.done, size=(side, side), noise=0.04)
+    return look
+
+
+def _still(size: Size) -> Look:
+    return Look(still, moves=False)
+
+
+LOOKS: Mapping[str, Callable[[Size], Look]] = MappingProxyType(
+    {"robust": _robust, "crops": _boxes, "still": _still}
+)
+
+
+def _none(colour: Tensor) -> Edits:
+    return ()
+
+
+def _yosinski(
+    steps: int,
+    *,
+    shrink: float = 0,
+    sigma: float = 0,
+    norm: float = 0,
+    contribution: float = 0,
+    lr: float = 100,
+    progress: float | None = None,
+) -> Preset:
+    def edits(colour: Tensor) -> Edits:
+        made: list[Edit | Informed] = []
+        if shrink:
+            made.append(decay(shrink, colour))
+        if sigma:
+            made.append(blur(sigma, every=4))
+        if norm:
+            made.append(clip_norm(norm, colour))
+        if contribution:
+            made.append(clip_contribution(contribution, colour))
+        return (*made, clamp(0, 1))
+
+    said = [
+        f"{name} {value:g}"
+        for name, value in (
+            ("decay", shrink),
+            ("blur", sigma),
+            ("norm", norm),
+            ("contribution", contribution),
+        )
+        if value
+    ]
+    optimiser = Sgd(lr, progress)
+    text = f"Yosinski et al. 2015: pixels, gradient descent, {', '.join(said)}"
+    return Preset(text, steps, optimiser, _pixels, "still", edits, centre=True, level=_LEVEL)
+
+
+PRESETS: Mapping[str, Preset] = MappingProxyType(
+    {
+        "lucid": Preset(
+            "Olah et al. 2017: a Fourier canvas, looked at from ever other places",
+            128,
+            Adam(0.05),
+            _fourier,
+            "robust",
+            _none,
+            let_through=True,
+        ),
+        "maco": Preset(
+            "Fel et al. 2023: the phases of a spectrum that photographs have, looked at in crops",
+            128,
+            Nadam(1.0),
+            _phases,
+            "crops",
+            _none,
+        ),
+        "yosinski1": _yosinski(500, sigma=0.5, norm=50, progress=2.0),
+        "yosinski2": _yosinski(750, shrink=0.3, norm=20),
+        "yosinski3": _yosinski(1000, shrink=0.0001, sigma=1.0),
+        "yosinski4": _yosinski(1000, sigma=0.5, contribution=90, lr=1e8, progress=2.0),
+    }
+)
