@@ -69,7 +69,7 @@ def excite(
     for unit in units:
         _check(network, unit)
     chosen = preset_of(preset)
-    side = _side(network) if size is None else size
+    side = usual_side(network) if size is None else size
     plan = Plan(
         preset=chosen,
         size=(side, side) if isinstance(side, int) else (side[0], side[1]),
@@ -137,7 +137,8 @@ def _check(network: Network, unit: Unit) -> None:
         raise Invalid("which class? name it: class:207")
 
 
-def _side(network: Network) -> int:
+def usual_side(network: Network) -> int:
+    """Return the side of the pictures that a network was made for; 224 where it is not known."""
     return nets.NETS[network.name].input_size if network.name in nets.NETS else 224
 
 

@@ -1,0 +1,200 @@
+"""innervision excite: pictures of what excites units."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from innervision.cli.seeing import leave_card, network_options, open_network, telling, telling_options
+
+if TYPE_CHECKING:
+    from PIL import Image
+
+    from innervision.network import Network
+    from innervision.see.excite import Excited
+    from innervision.see.target import Target
+
+_DEFAULT = 4  # units shown where none is named
+
+
+@click.command()
+@click.option("--target", "targets", multiple=True, help="class:207, relu4_1:12, relu4_1:12@5,7; repeatable")
+@click.option(
+    "--targets", "ranges", multiple=True, help="many: relu4_1:0-15, relu4_1:3,17,200, or relu4_1 for all"
+)
+@click.option(
+    "--preset",
+    default="lucid",
+    show_default=True,
+    help="lucid, maco, yosinski1 … yosinski4; 'list' explains each",
+)
+@click.option("--size", type=click.IntRange(1), help="side of a picture in pixels [default: the network's]")
+@click.option("--steps", type=click.IntRange(1), help="evaluations of the network [default: the preset's]")
+@click.option(
+    "--pictures", type=click.IntRange(1), default=1, show_default=True, help="of each unit, unlike each other"
+)
+@click.option(
+    "--diverse", type=float, default=1.0, show_default=True, help="how much a unit's pictures are to differ"
+)
+@click.option(
+    "--neuron/--channel",
+    default=None,
+    help="one unit in the centre of the map, or all of it [default: the preset's choice]",
+)
+@click.option("--batch", type=click.IntRange(1), help="units made together [default: what fits 1 GiB]")
+@click.option("--seed", type=int, default=0, show_default=True, help="of the start and of the views")
+@click.option(
+    "--precision",
+    type=click.Choice(["auto", "float32", "bfloat16"]),
+    default="auto",
+    show_default=True,
+    help="of the network; auto is bfloat16 where the processor gains from it",
+)
+@click.option("--tile", type=click.IntRange(16), help="side of a picture on a contact sheet, in pixels")
+@click.option(
+    "-o", "--output", type=click.Path(path_type=Path), help="the picture [default: excite-TARGET.png]"
+)
+@network_options
+@telling_options
+@click.pass_context
+def excite(
+    ctx: click.Context,
+    targets: tuple[str, ...],
+    ranges: tuple[str, ...],
+    preset: str,
+    output: Path | None,
+    tile: int | None,
+    quiet: bool,
+    as_json: bool,
+    **chosen: Any,
+) -> None:
+    """Make pictures that excite units of a network: one picture, or a contact sheet of several.
+
+    Without a target, the first channels of a layer two thirds of the way into the network. Ctrl-C keeps the
+    pictures so far.
+    """
+    from innervision import images
+    from innervision.see.excite import excite as work_on
+    from innervision.see.presets import PRESETS, preset_of
+    from innervision.see.target import target
+
+    if preset == "list":
+        click.echo("\n\n".join(f"{name}\n  {each.text}" for name, each in PRESETS.items()))
+        return
+    preset_of(preset)  # complains before anything is loaded
+    network = open_network(chosen)
+    units = [target(text, network) for text in targets]
+    units += [unit for text in ranges for unit in several(text, network, chosen["size"])]
+    units = units or usual(network)
+    where = output or Path(name_of(units))
+    images.writable(where)
+    options = ("size", "steps", "pictures", "diverse", "neuron", "batch", "seed", "precision")
+    work = work_on(network, units, preset=preset, **{name: chosen[name] for name in options})
+    stopped = False
+    with telling(quiet=quiet, as_json=as_json) as told:
+        try:
+            for step in work:
+                first, last = step.units[0], step.units[-1]
+                name = f"{first}" if first is last else f"{first} … {last}"
+                told.step(step.count, step.steps, name, total=step.frame.total)
+        except KeyboardInterrupt:
+            stopped = True
+        found = work.so_far()
+        if found:
+            images.write(draw(found, tile), where)
+            given = {**chosen, "targets": [str(unit) for unit in units], "preset": preset}
+            leave_card("excite", where, given, {}, seed=chosen["seed"])
+        answers = [{"target": str(e.unit), "before": e.before, "after": e.after} for e in found]
+        told.end(tell(found, where, stopped), output=str(where), units=answers, stopped=stopped)
+    if stopped:
+        ctx.exit(130)
+
+
+_MANY = re.compile(r"(?P<layer>[^:@]+)(:(?P<numbers>\d+(-\d+)?(,\d+(-\d+)?)*))?(?P<place>@\d+,\d+)?")
+
+
+def several(text: str, network: Network, size: int | None) -> list[Target]:
+    """Read many targets: relu4_1:0-15, relu4_1:3,17,200-203, class:1-9, or relu4_1, which is all of it.
+
+    Raises Invalid for another form, a range that runs backwards, and what the network does not have.
+    """
+    from innervision.errors import Invalid
+    from innervision.see.target import target
+
+    found = _MANY.fullmatch(text.strip())
+    if found is None:
+        raise Invalid(f"{text!r} names no targets: give LAYER:0-15, LAYER:3,17,200, or LAYER for all")
+    layer, place = found["layer"], found["place"] or ""
+    numbers: list[int] = []
+    for part in (found["numbers"] or f"0-{_channels(layer, network, size) - 1}").split(","):
+        first, _, last = part.partition("-")
+        if last and int(last) < int(first):
+            raise Invalid(f"the range {part} runs backwards: write {last}-{first}")
+        numbers += range(int(first), int(last or first) + 1)
+    return [target(f"{layer}:{number}{place}", network) for number in numbers]
+
+
+def _channels(layer: str, network: Network, size: int | None) -> int:
+    """Return how many channels a layer, or how many classes the output, has."""
+    import torch
+
+    from innervision.see.excite import usual_side
+    from innervision.see.target import Target
+
+    side = size or usual_side(network)
+    grey = torch.full((1, 3, side, side), 0.5, device=network.device)
+    with torch.no_grad():
+        return Target(None if layer == "class" else layer).of(network, grey).shape[1]
+
+
+def usual(network: Network) -> list[Target]:
+    """Return the units shown where none is named: the first of a layer two thirds of the way in."""
+    from innervision.errors import Invalid
+    from innervision.see.activations import rectified
+    from innervision.see.target import Target
+
+    layers = rectified(network)
+    if not layers:
+        raise Invalid(f"{network.name} has no ReLU layers to choose from: give --target LAYER:CHANNEL")
+    return [Target(layers[2 * len(layers) // 3], channel) for channel in range(_DEFAULT)]
+
+
+def name_of(units: list[Target]) -> str:
+    """Return a file's name that tells what is in it."""
+    first, more = units[0], f"-and-{len(units) - 1}-more" if len(units) > 1 else ""
+    return f"excite-{re.sub(r'[^A-Za-z0-9_.]+', '-', str(first))}{more}.png"
+
+
+def draw(found: list[Excited], tile: int | None) -> Image.Image:
+    """Draw a single picture as it is, several on a contact sheet, those of a unit in a row."""
+    from innervision.images import to_bytes
+    from innervision.sheets import sheet
+
+    pictures = [image for each in found for image in each.images.split(1)]
+    if len(pictures) == 1:
+        from PIL import Image
+
+        return Image.fromarray(to_bytes(pictures[0]))
+    count = len(found[0].images)
+    labels = [
+        f"{each.unit}\n{each.before:.3g} to {each.after:.3g}" if place == 0 else " "
+        for each in found
+        for place in range(count)
+    ]
+    side = tile or (240 if len(pictures) <= 16 else 160 if len(pictures) <= 64 else 96)
+    return sheet(pictures, labels=labels, columns=count if count > 1 else None, tile=side, smooth=True)
+
+
+def tell(found: list[Excited], where: Path, stopped: bool) -> str:
+    """Return what came of it, for a person."""
+    if not found:
+        return "stopped before the first step: nothing was written"
+    silent = [str(each.unit) for each in found if each.after <= 0]
+    quiet = f"; nothing excited {', '.join(silent)}" if silent else ""
+    one = found[0]
+    what = f"{one.unit} answers {one.after:.4g}, {one.before:.4g} before" if len(found) == 1 else ""
+    what = what or f"{len(found)} units"
+    return f"{'stopped: ' if stopped else ''}{where}: {what}{quiet}"
