@@ -124,7 +124,8 @@ def choose_layers(asked: str | None, network: Network) -> tuple[str, ...]:
 
     if asked == "all":
         return wanted(network, every_layer(network))
-    return wanted(network, None if asked is None else [name.strip() for name in asked.split(",")])
+    names = wanted(network, None if asked is None else [name.strip() for name in asked.split(",")])
+    return tuple(sorted(names, key=network.layers.index))  # the curve is over depth
 
 
 def settings(chosen: Mapping[str, Any], image: Tensor, precision: str, network: Network) -> dict[str, Any]:

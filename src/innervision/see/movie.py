@@ -46,14 +46,15 @@ class Movie:
         """Add a picture (1, 3, h, w), sRGB 0..1."""
         pixels = to_bytes(image)
         h, w = (side - side % 2 for side in pixels.shape[:2])
-        if self._stream is None:
+        stream = self._stream
+        if stream is None:
             if min(h, w) < 2:
                 raise Invalid(
                     f"a film's pictures have at least 2 x 2 px, not {pixels.shape[1]} x {pixels.shape[0]}"
                 )
-            self._stream = self._begin(h, w)
+            stream = self._stream = self._begin(h, w)
         frame = self._av.VideoFrame.from_ndarray(np.ascontiguousarray(pixels[:h, :w]), format="rgb24")
-        for packet in self._stream.encode(frame):
+        for packet in stream.encode(frame):
             self._draft.mux(packet)
 
     def _begin(self, height: int, width: int) -> Any:
