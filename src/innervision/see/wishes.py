@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import TypeAlias
 
 import torch
 from torch import Tensor
@@ -18,7 +17,7 @@ from innervision.see.target import Target
 
 _MATCHED = 2**24  # numbers of the table of likenesses held at once
 
-Wish: TypeAlias = tuple[Target, float]
+Wish = tuple[Target, float]
 """What is asked for more of, and its weight among others."""
 
 
