@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import gc
 import io
 import weakref
@@ -305,6 +306,50 @@ def test_lbfgs_remembers_so_many_pairs() -> None:
     for _ in range(8):
         memory.step(closure)
     assert len(memory.state_dict()["pairs"]) == 3
+
+
+def test_lbfgs_keeps_what_it_has_where_a_pair_is_not_believed() -> None:
+    x = torch.zeros(2, dtype=torch.float64, requires_grad=True)
+    memory = LimitedMemory(x, 2)
+    bends = [1.0, 1.0, 1.0, 1.0, -1.0]  # the last gradient shrinks the wrong way: negative curvature
+    gradient = torch.tensor([-1.0, -2.0], dtype=torch.float64)
+    for bend in bends:
+        before = copy.deepcopy(memory.state_dict()["pairs"])
+        step = memory.state_dict()["step"]
+
+        def closure(bend: float = bend, step: Any = step) -> Tensor:
+            if step is not None:
+                gradient.add_(step, alpha=bend)
+            x.grad = gradient.clone()
+            return torch.tensor(0.0)
+
+        memory.step(closure)
+    after = memory.state_dict()["pairs"]
+    assert len(before) == len(after) == 2
+    for old, new in zip(before, after, strict=True):
+        assert all(torch.equal(torch.as_tensor(a), torch.as_tensor(b)) for a, b in zip(old, new, strict=True))
+
+
+def test_a_state_of_lbfgs_stays_as_it_was() -> None:
+    a, b = quadratic()
+    x = torch.zeros(12, dtype=torch.float64, requires_grad=True)
+    memory = LimitedMemory(x, 3)
+
+    def closure() -> Tensor:
+        memory.zero_grad()
+        loss = x @ a @ x / 2 - b @ x
+        loss.backward()
+        return loss
+
+    for _ in range(5):
+        memory.step(closure)
+    state = memory.state_dict()
+    saved = copy.deepcopy(state)
+    for _ in range(5):
+        memory.step(closure)
+    for (s, y, rho), (s0, y0, rho0) in zip(state["pairs"], saved["pairs"], strict=True):
+        assert torch.equal(s, s0) and torch.equal(y, y0) and rho == rho0
+    assert all(torch.equal(state[name], saved[name]) for name in ("place", "gradient", "step"))
 
 
 def two_sizes(network: Network, first: Objective, then: Objective) -> tuple[float, Tensor, Tensor]:
