@@ -1,0 +1,136 @@
+"""innervision units: the pictures that excite each unit most."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from innervision.cli.options import Several
+from innervision.cli.seeing import leave_card, network_options, open_network, telling, telling_options
+
+if TYPE_CHECKING:
+    from innervision.cli.seeing import Telling
+    from innervision.network import Network
+    from innervision.see.pictures import Pictures
+    from innervision.see.units import TopImages
+
+SHOWN = 16  # units of a layer on a sheet, unless they are named
+
+
+@click.command()
+@click.argument("folder", metavar="DATA_FOLDER")
+@click.option("--layers", type=Several(str), help="whose units to rank [default: every ReLU]")
+@click.option("--index", type=click.Path(path_type=Path), help="[default: index.safetensors in OUTPUT]")
+@click.option(
+    "--sheet", "sheets", multiple=True, help="LAYER or LAYER:FIRST-LAST, to be drawn [default: all, :0-15]"
+)
+@click.option("--deconv", is_flag=True, help="draw each patch's deconvolution beside it")
+@click.option("--top", "k", type=int, default=9, show_default=True, help="pictures a unit")
+@click.option(
+    "--size", type=int, help="side of the pictures in pixels [default: 224; of a data set, its own]"
+)
+@click.option(
+    "--precision",
+    type=click.Choice(["auto", "float32", "bfloat16"]),
+    default="auto",
+    show_default=True,
+    help="of the pass over the pictures; auto is bfloat16 where the processor computes in it",
+)
+@click.option("--batch", type=int, help="pictures at once [default: 64 small ones, 5 of 224 px]")
+@click.option("-o", "--output", type=click.Path(path_type=Path), help="a folder [default: units-NAME]")
+@network_options
+@telling_options
+@click.pass_context
+def units(ctx: click.Context, **chosen: Any) -> None:
+    """Find the nine pictures of DATA_FOLDER that excite each unit most, and draw what it sees of them.
+
+    DATA_FOLDER holds photographs, in folders of any depth, or CIFAR's or MNIST's binary files; such a file
+    itself, or a .npy array, will do too. All units of all layers are ranked in one pass. It keeps an index
+    as it goes: stopped, even by force, the same command goes on where it was, and a finished index is
+    drawn from at once.
+    """
+    from innervision.machine import choose_precision
+    from innervision.see.pictures import open_pictures
+    from innervision.see.units import top_images
+
+    pictures = open_pictures((chosen["folder"],), size=chosen["size"])
+    network = open_network(chosen)
+    wanted = [_sheet(text, network) for text in chosen["sheets"]]
+    output = chosen["output"] or Path(f"units-{pictures.name}")
+    index = chosen["index"] or output / "index.safetensors"
+    precision = choose_precision(chosen["precision"], network.device)
+    looking = network if precision == network.dtype else network.frozen(precision)
+    with telling(quiet=chosen["quiet"], as_json=chosen["as_json"]) as tell:
+        found: TopImages | None = None
+        looks = top_images(
+            looking, pictures, chosen["layers"], k=chosen["k"], batch_size=chosen["batch"], index=index
+        )
+        for found in looks:
+            tell.step(found.done, found.of, "pictures", skipped=len(found.skipped))
+        assert found is not None  # a pass over no pictures is refused
+        for _, name, why in found.skipped[:10]:
+            tell.say(f"skipped {name}: {why}")
+        drawn = _draw(network, found, pictures, wanted, chosen, output, tell)
+        card = leave_card(
+            "units", output, {**ctx.params, "precision": found.key["precision"]}, {"data": chosen["folder"]}
+        )
+        skipped = f", {len(found.skipped)} skipped" if found.skipped else ""
+        tell.end(
+            f"ranked {found.units:,} units over {found.of - len(found.skipped):,} pictures{skipped}; "
+            f"wrote {len(drawn)} sheets into {output}",
+            output=str(output),
+            index=str(index),
+            sheets=[str(path) for path in drawn],
+            units=found.units,
+            pictures=found.of - len(found.skipped),
+            skipped=[list(each) for each in found.skipped],
+            card=str(card),
+        )
+
+
+def _sheet(text: str, network: Network) -> tuple[str, range | None]:
+    """Read LAYER, LAYER:UNIT or LAYER:FIRST-LAST."""
+    from innervision.errors import Invalid
+
+    found = re.fullmatch(r"([^:]+)(?::(\d+)(?:-(\d+))?)?", text.strip())
+    if found is None:
+        raise Invalid(f"{text!r} names no sheet: give LAYER, LAYER:UNIT or LAYER:FIRST-LAST")
+    (layer,) = network.check((found[1],))
+    if found[2] is None:
+        return layer, None
+    first, last = int(found[2]), int(found[3] or found[2])
+    if last < first:
+        raise Invalid(f"{text!r} ends before it begins: give LAYER:FIRST-LAST")
+    return layer, range(first, last + 1)
+
+
+def _draw(
+    network: Network,
+    found: TopImages,
+    pictures: Pictures,
+    wanted: Sequence[tuple[str, range | None]],
+    chosen: Mapping[str, Any],
+    output: Path,
+    tell: Telling,
+) -> list[Path]:
+    from innervision.files import atomic
+    from innervision.see.contact import contact_sheet, strongest
+
+    drawn: list[Path] = []
+    sheets = wanted or [(layer, None) for layer in found.layers]
+    for layer, channels in sheets:
+        shown = channels or range(min(SHOWN, len(found[layer].values)))
+        seen = strongest(network, found, pictures, layer, shown, deconv=chosen["deconv"])
+        title = f"{network.name} {layer}: {len(shown)} of {len(found[layer].values)} units, {pictures.name}"
+        page = contact_sheet(seen, title=title)
+        part = "" if channels is None else f"-{shown[0]}-{shown[-1]}"
+        path = output / f"{layer}{part}.png"
+        with atomic(path) as draft:
+            page.save(draft)
+        drawn.append(path)
+        tell.step(len(drawn), len(sheets), "sheets")
+    return drawn

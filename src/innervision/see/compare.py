@@ -1,0 +1,202 @@
+"""How alike layers are: linear centred kernel alignment between all layers of one or two networks."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from itertools import pairwise
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from PIL import Image
+from torch import Tensor
+
+from innervision.errors import Diverged, Invalid
+from innervision.network import Network
+from innervision.see.pictures import Pictures, as_pictures, batch
+from innervision.see.units import most_at_once, seen_by_default
+from innervision.sheets import FAINT, INK, PAPER
+
+LEAST = 4  # pictures that the unbiased estimate needs at once
+
+
+@dataclass(frozen=True, eq=False)
+class Similarity:
+    """How alike the layers are by what has been seen so far; the whole answer when done == of."""
+
+    rows: tuple[str, ...]  # the first network's layers
+    columns: tuple[str, ...]  # the second's, or the first's again
+    matrix: NDArray[np.float64]  # (rows columns); NaN where a layer answers the same to every picture
+    done: int  # pictures seen
+    of: int
+    skipped: tuple[tuple[str, str], ...] = ()  # label and why: pictures that could not be read
+
+
+def cka(
+    network: Network,
+    pictures: Pictures | NDArray[Any] | Tensor,
+    layers: Iterable[str] | None = None,
+    *,
+    other: Network | None = None,
+    other_layers: Iterable[str] | None = None,
+    batch_size: int = 64,
+    biased: bool = False,
+) -> Iterator[Similarity]:
+    """Compare all layers with all, yielding a Similarity after each batch of pictures.
+
+    A layer's features X are its whole answer to a picture, flattened; K = XXᵀ over a batch. CKA(K, L) =
+    HSIC(K, L) / √(HSIC(K, K)·HSIC(L, L)) (Kornblith et al. 2019, eqs. 3, 4 and the linear kernel of 5.1).
+    By default HSIC is the unbiased estimate (Song et al. 2012, eq. 5), each of the three averaged over the
+    batches before they are divided (Nguyen et al. 2021, eqs. 2 and 3): independent of the batch size but
+    for noise. It may leave 0..1 a little. biased: HSIC = tr(KHLH)/(n-1)² over all pictures at once, as
+    Kornblith et al. have it; near 1 for any two wide layers where there are few pictures, and all features
+    of all pictures are held at once. Both are exact in float64 from the features on.
+
+    layers, other_layers: by default those of `units.seen_by_default`. Departure from Nguyen et al.: batches
+    are made as equal as can be instead of one short one at the end, in the pictures' order, and the pass is
+    made once. Raises Invalid for fewer than four pictures (two, if biased) or unknown layers.
+    """
+    source = as_pictures(pictures)
+    least = 2 if biased else LEAST
+    if batch_size < least:
+        raise Invalid(f"batch_size is {batch_size}; it must be at least {least}")
+    names = _layers(network, layers)
+    second = network if other is None and other_layers is not None else other
+    others = names if second is None else _layers(second, other_layers)
+    if len(source) < least:
+        raise Invalid(f"{len(source)} pictures are too few to compare layers by: give {least} or more")
+    count = 1 if biased else max(1, min(math.ceil(len(source) / batch_size), len(source) // LEAST))
+    edges = [len(source) * part // count for part in range(count + 1)]
+    return _compare((network, names), None if second is None else (second, others), source, edges, biased)
+
+
+def _layers(network: Network, layers: Iterable[str] | None) -> tuple[str, ...]:
+    names = seen_by_default(network) if layers is None else tuple(dict.fromkeys(network.check(layers)))
+    if not names:
+        raise Invalid(f"{network.name} has neither ReLU nor Conv2d modules: name some of its layers")
+    return names
+
+
+def _compare(
+    one: tuple[Network, tuple[str, ...]],
+    two: tuple[Network, tuple[str, ...]] | None,
+    source: Pictures,
+    edges: Sequence[int],
+    biased: bool,
+) -> Iterator[Similarity]:
+    sums: list[Tensor] = []
+    skipped: tuple[tuple[str, str], ...] = ()
+    rows, columns = one[1], (two or one)[1]
+    counted = 0
+    for first, last in pairwise(edges):
+        image, good, bad = batch(source, range(first, last))
+        skipped += tuple((source.label(number), why) for number, why in bad)
+        if len(good) >= (2 if biased else LEAST):  # else too many could not be read
+            mine = centred(grams(*one, image), biased=biased)
+            theirs = mine if two is None else centred(grams(*two, image), biased=biased)
+            found = [_products(mine, theirs), _own(mine), _own(theirs)]
+            sums = [before + now for before, now in zip(sums, found, strict=True)] if sums else found
+            counted += 1
+        if counted:
+            cross, left, right = sums
+            # a variance that is estimated below 0 is none: NaN
+            matrix = cross / (left.clamp(min=0)[:, None] * right.clamp(min=0)).sqrt()
+            matrix = matrix.where(matrix.isfinite(), torch.nan)
+            yield Similarity(rows, columns, matrix.numpy(), last, edges[-1], skipped)
+    if not counted:
+        raise Invalid(f"too few of {edges[-1]} pictures could be read to compare layers by")
+
+
+def grams(network: Network, layers: Sequence[str], image: Tensor) -> Tensor:
+    """Return each layer's Gram matrix XXᵀ over pictures (n, 3, h, w): (layers, n, n), float64, on the CPU.
+
+    The features' mean over the pictures is taken off first, which changes no HSIC and keeps digits.
+    Raises Diverged where a layer answers NaN or infinity.
+    """
+    some = most_at_once((image.shape[-2], image.shape[-1]))
+    kept: dict[str, list[Tensor]] = {name: [] for name in layers}
+    with torch.inference_mode(False), torch.no_grad():
+        for part in image.split(some):
+            answers = network.features(part.to(network.device), layers)
+            for name in layers:
+                kept[name].append(answers[name].flatten(1))
+        found: list[Tensor] = []
+        for name in layers:
+            features = torch.cat(kept.pop(name))
+            features = (features.cpu() if features.device.type == "mps" else features).double()
+            if not features.isfinite().all():
+                raise Diverged(f"layer {name!r} answers NaN or infinity: try float32")
+            size = features.norm()
+            features -= features.mean(0)
+            if features.norm() < 1e-12 * size:  # the same answer to every picture, but for rounding
+                features.zero_()
+            found.append((features @ features.T).cpu())
+    return torch.stack(found)
+
+
+def centred(gram: Tensor, *, biased: bool = False) -> Tensor:
+    """Centre Gram matrices (..., n, n) so that HSIC(K, L) is the scaled sum of their products.
+
+    biased: HKH, with HSIC = ⟨HKH, HLH⟩ / (n-1)². Else the U-centred matrix of Székely & Rizzo (2014,
+    eq. 2.5) of K without its diagonal: the sum of products over n(n-3) is Song's eq. 5, and needs no
+    matrix product a pair. Scaled by the root of those divisors.
+    """
+    n = gram.shape[-1]
+    if biased:
+        rows = gram.mean(-1, keepdim=True)
+        return (gram - rows - rows.mT + rows.mean(-2, keepdim=True)) / (n - 1)
+    if n < LEAST:
+        raise Invalid(f"{n} pictures are too few for the unbiased estimate: give {LEAST} or more")
+    off = gram - torch.diag_embed(gram.diagonal(dim1=-2, dim2=-1))
+    rows = off.sum(-1, keepdim=True)
+    whole = rows.sum(-2, keepdim=True)
+    off = off - rows / (n - 2) - rows.mT / (n - 2) + whole / ((n - 1) * (n - 2))
+    off = off - torch.diag_embed(off.diagonal(dim1=-2, dim2=-1))
+    return off / math.sqrt(n * (n - 3))
+
+
+def _products(mine: Tensor, theirs: Tensor) -> Tensor:
+    return mine.flatten(1) @ theirs.flatten(1).T
+
+
+def _own(mine: Tensor) -> Tensor:
+    return mine.flatten(1).square().sum(1)
+
+
+def heat_map(found: Similarity, *, title: str = "", names: tuple[str, str] = ("", "")) -> Image.Image:
+    """Draw a Similarity: black at 0, pale at 1, the first network's layers upwards, numbers where they fit.
+
+    names: of the two networks, for the axes.
+    """
+    from matplotlib.backends.backend_agg import FigureCanvasAgg  # not pyplot, which keeps global state
+    from matplotlib.figure import Figure
+
+    paper, ink, faint = (f"#{r:02x}{g:02x}{b:02x}" for r, g, b in (PAPER, INK, FAINT))
+    down, across = found.matrix.shape
+    side = 0.42 if max(down, across) <= 24 else 10 / max(down, across)
+    figure = Figure((across * side + 2.4, down * side + 1.8), dpi=160, layout="constrained", facecolor=paper)
+    canvas = FigureCanvasAgg(figure)
+    axes = figure.add_subplot(facecolor="#808080")  # NaN shows grey
+    drawn = axes.imshow(found.matrix, cmap="magma", vmin=0, vmax=1, origin="lower", interpolation="nearest")
+    size = 9 if max(down, across) <= 24 else max(4.0, 72 * side * 0.8)
+    axes.set_xticks(range(across), found.columns, rotation=90, fontsize=size)
+    axes.set_yticks(range(down), found.rows, fontsize=size)
+    if max(down, across) <= 24:
+        for row, column in np.ndindex(down, across):
+            value = found.matrix[row, column]
+            shade = "#101014" if value > 0.6 else ink
+            text = "–" if np.isnan(value) else f"{value:.2f}".removeprefix("0")
+            axes.text(column, row, text, ha="center", va="center", fontsize=6.5, color=shade)
+    axes.set_ylabel(names[0], color=ink)
+    axes.set_xlabel(names[1], color=ink)
+    axes.set_title(title, color=ink, fontsize=11)
+    bar = figure.colorbar(drawn, ax=axes, fraction=0.04, pad=0.03)
+    bar.outline.set_edgecolor(faint)  # pyright: ignore[reportCallIssue]
+    bar.ax.tick_params(colors=faint, labelcolor=ink, labelsize=8)
+    axes.tick_params(colors=faint, labelcolor=ink, length=0)
+    axes.spines[:].set_visible(False)
+    canvas.draw()
+    return Image.fromarray(np.asarray(canvas.buffer_rgba())).convert("RGB")

@@ -1,0 +1,159 @@
+"""Contact sheets of units: what of its strongest pictures each unit sees, and their deconvolutions beside."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from PIL import Image, ImageDraw, ImageFont
+from torch import Tensor
+
+from innervision.errors import Invalid
+from innervision.images import fit, to_bytes
+from innervision.network import Network
+from innervision.see import backward
+from innervision.see.fields import Box, grid_of, window
+from innervision.see.pictures import Pictures, as_pictures
+from innervision.see.target import Target
+from innervision.see.units import TopImages
+from innervision.sheets import FAINT, INK, PAPER
+
+_MARGIN, _GAP = 24, 2
+
+
+@dataclass(frozen=True, eq=False)
+class Unit:
+    """A unit's strongest patches, the strongest first."""
+
+    layer: str
+    channel: int
+    values: tuple[float, ...]
+    names: tuple[str, ...]  # of the pictures
+    patches: tuple[Image.Image, ...]  # what the unit sees of each; paper-coloured beyond the picture's edge
+    deconvolutions: tuple[Image.Image, ...] = ()  # of the same patches, each by its own scale, 0 as mid-grey
+
+    @property
+    def silent(self) -> bool:
+        """Whether no picture excites the unit."""
+        return not self.values or self.values[0] <= 0
+
+
+def strongest(
+    network: Network,
+    found: TopImages,
+    pictures: Pictures | NDArray[Any] | Tensor,
+    layer: str,
+    channels: Iterable[int] | None = None,
+    *,
+    deconv: bool = False,
+) -> Iterator[Unit]:
+    """Cut each unit's strongest patches out of the pictures, with their deconvolutions where wanted.
+
+    pictures: those of which `found` tells. channels: by default all. The patch is the unit's receptive field
+    at the place of its maximum; along a side where it is larger than the picture, the picture. deconv:
+    Zeiler & Fergus's projection of that one activation (`backward.deconvnet`), through `network`.
+    Raises Invalid for a layer or channel that `found` does not have.
+    """
+    source = as_pictures(pictures)
+    if layer not in found.layers:
+        raise Invalid(f"no layer {layer!r} in the index, which has {', '.join(found.layers)}")
+    top = found[layer]
+    grid = grid_of(network, layer, source.size)
+    for channel in range(len(top.values)) if channels is None else channels:
+        if not 0 <= channel < len(top.values):
+            raise Invalid(f"no unit {channel} in {layer}, which has 0 … {len(top.values) - 1}")
+        ranks = [rank for rank, number in enumerate(top.pictures[channel]) if number >= 0]
+        patches: list[Image.Image] = []
+        projected: list[Image.Image] = []
+        for rank in ranks:
+            pixels = source[int(top.pictures[channel, rank])]
+            row, column = (int(n) for n in top.places[channel, rank])
+            box = window(grid, source.size, (row, column))
+            patches.append(cut(pixels, box))
+            if deconv and top.values[channel, rank] > 0:
+                place = (row, column) if top.extent != (1, 1) else None
+                projected.append(cut(project(network, pixels, Target(layer, channel, place), box), box, GREY))
+        yield Unit(
+            layer,
+            channel,
+            tuple(float(top.values[channel, rank]) for rank in ranks),
+            tuple(source.label(int(top.pictures[channel, rank])) for rank in ranks),
+            tuple(patches),
+            tuple(projected),
+        )
+
+
+GREY = (128, 128, 128)
+
+
+def cut(pixels: NDArray[np.uint8], box: Box, beyond: tuple[int, int, int] = PAPER) -> Image.Image:
+    """Cut a box out of a picture (h w 3); what lies beyond the edge is of one colour."""
+    left, top, right, bottom = box
+    patch = Image.new("RGB", (right - left, bottom - top), beyond)
+    patch.paste(Image.fromarray(pixels), (-left, -top))
+    return patch
+
+
+def project(network: Network, pixels: NDArray[np.uint8], target: Target, box: Box) -> NDArray[np.uint8]:
+    """Return a target's deconvolution in a picture (h w 3) as a picture, on the scale of what is in a box."""
+    image = torch.from_numpy(pixels.copy()).permute(2, 0, 1)[None].float().div_(255).to(network.device)
+    map = backward.deconvnet(network, image, target).map.float().cpu()
+    left, top, right, bottom = box
+    seen = map[:, :, max(0, top) : bottom, max(0, left) : right]
+    peak = float(seen.abs().max())
+    return to_bytes(0.5 + map / (2 * peak) if peak > 0 else torch.full_like(map, 0.5))
+
+
+def contact_sheet(
+    units: Iterable[Unit], *, title: str = "", tile: int = 48, columns: int | None = None
+) -> Image.Image:
+    """Draw units: each a square of its patches, its deconvolutions beside it, its number and maximum.
+
+    tile: the side of a patch in pixels. Zeiler & Fergus 2013, figure 2; Yosinski et al. 2015, figure 2.
+    Raises Invalid for no units.
+    """
+    every = list(units)
+    if not every:
+        raise Invalid("a contact sheet needs at least one unit")
+    side = max(math.ceil(math.sqrt(max(1, len(unit.patches)))) for unit in every)
+    block = side * (tile + _GAP) - _GAP
+    pair = any(unit.deconvolutions for unit in every)
+    width, height = block * (1 + pair) + 6 * pair, block + 20
+    across = columns or max(1, min(len(every), round(math.sqrt(len(every) * 1.5 * height / width))))
+    down = math.ceil(len(every) / across)
+    gap, head = 18, 40 if title else 0
+    page = Image.new(
+        "RGB",
+        (2 * _MARGIN + across * (width + gap) - gap, 2 * _MARGIN + head + down * (height + gap) - gap),
+        PAPER,
+    )
+    draw = ImageDraw.Draw(page)
+    name_font, small, heading = (ImageFont.load_default(size) for size in (14, 12, 20))
+    if title:
+        draw.text((_MARGIN, _MARGIN), title, INK, heading)
+    for number, unit in enumerate(every):
+        left = _MARGIN + number % across * (width + gap)
+        top = _MARGIN + head + number // across * (height + gap)
+        draw.text((left, top), str(unit.channel), INK, name_font)
+        told = "silent" if unit.silent else f"{unit.values[0]:.4g}"
+        draw.text((left + width, top + 2), told, FAINT, small, anchor="ra")
+        for start, tiles in ((left, unit.patches), (left + block + 6, unit.deconvolutions)):
+            for place, one in enumerate(tiles):
+                x, y = place % side * (tile + _GAP), place // side * (tile + _GAP)
+                sized = _sized(one, tile)
+                page.paste(
+                    sized, (start + x + (tile - sized.width) // 2, top + 20 + y + (tile - sized.height) // 2)
+                )
+    return page
+
+
+def _sized(picture: Image.Image, tile: int) -> Image.Image:
+    height, width = fit(picture.height, picture.width, longest=tile)
+    # few pixels stay squares, as they are all that the unit sees
+    how = Image.Resampling.NEAREST if width >= 4 * picture.width else Image.Resampling.BICUBIC
+    return picture.resize((width, height), how)
