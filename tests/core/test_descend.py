@@ -311,7 +311,7 @@ def test_lbfgs_remembers_so_many_pairs() -> None:
 def test_lbfgs_keeps_what_it_has_where_a_pair_is_not_believed() -> None:
     x = torch.zeros(2, dtype=torch.float64, requires_grad=True)
     memory = LimitedMemory(x, 2)
-    bends = [1.0, 1.0, 1.0, 1.0, -1.0]  # the last gradient shrinks the wrong way: negative curvature
+    bends = [1.0, 0.5, 0.8, 0.6, -1.0]  # the last gradient shrinks the wrong way: negative curvature
     gradient = torch.tensor([-1.0, -2.0], dtype=torch.float64)
     for bend in bends:
         before = copy.deepcopy(memory.state_dict()["pairs"])
