@@ -295,7 +295,8 @@ def test_the_command_leaves_sheet_curve_and_numbers(here: Path) -> None:
     names = {"relu1.png", "relu2.png", "sheet.png", "curve.png", "inversion.json", "run.json"}
     assert {each.name for each in folder.iterdir()} == names
     assert set(rows(folder)["relu1"]) == {"layer", "error", "ssim", "psnr"}
-    assert Image.open(folder / "relu1.png").size == (32, 24)
+    with Image.open(folder / "relu1.png") as kept:
+        assert kept.size == (32, 24)
 
 
 def test_what_is_done_is_not_done_again(here: Path, monkeypatch: pytest.MonkeyPatch) -> None:

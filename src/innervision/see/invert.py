@@ -111,6 +111,8 @@ def inverting(
     leaves noise in deep ones.
     """
     _check(image)
+    if any(p.requires_grad for p in network.module.parameters()):
+        network = network.frozen(network.dtype)  # the guest's own weights shall gather no gradients
     target = goal(network, image, layer, norm=norm, variation=variation, power=power)
     generator = torch.Generator().manual_seed(seed)
     noise = torch.randn(image.shape, generator=generator, dtype=image.dtype)
