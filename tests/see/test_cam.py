@@ -69,7 +69,7 @@ def restated(own: Network, image: Tensor, asked: Target, layer: str) -> tuple[Te
 
 
 def enlarged(map: Tensor, image: Tensor) -> Tensor:
-    return F.interpolate(map[:, None].float(), image.shape[-2:], mode="bilinear", align_corners=False)[:, 0]
+    return F.interpolate(map[:, None], image.shape[-2:], mode="bilinear", align_corners=False)[:, 0]
 
 
 CLASS = Target(None, 2)

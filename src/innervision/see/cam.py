@@ -164,9 +164,8 @@ def _layer(network: Network, image: Tensor, target: Target, layer: str | None) -
 
     try:
         for name, module in network.module.named_modules():
-            if name == target.layer:  # itself, which does not pool, is what it depends on
-                break
-            if name and not any(module.children()) and not isinstance(module, _POOLS):
+            within = target.layer is not None and f"{name}.".startswith(f"{target.layer}.")
+            if name and not within and not any(module.children()) and not isinstance(module, _POOLS):
                 handles.append(module.register_forward_hook(listener(name)))
         with torch.no_grad():
             target.of(network, image[:1])
@@ -179,5 +178,6 @@ def _layer(network: Network, image: Tensor, target: Target, layer: str | None) -
 
 
 def _enlarged(maps: Tensor, image: Tensor) -> Tensor:
-    size = image.shape[-2:]
-    return F.interpolate(maps[:, None].float(), size, mode="bilinear", align_corners=False)[:, 0]
+    """Bring maps (n, h', w') to the picture's size, in float32 or better."""
+    maps = maps.float() if maps.dtype in (torch.float16, torch.bfloat16) else maps
+    return F.interpolate(maps[:, None], image.shape[-2:], mode="bilinear", align_corners=False)[:, 0]
