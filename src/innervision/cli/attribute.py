@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import importlib
+import math
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -27,7 +28,7 @@ if TYPE_CHECKING:
 
     from innervision.network import Network
     from innervision.see.target import Target
-    from innervision.see.trust import Trust
+    from innervision.see.trust import Comparison, Trust
 
 BACKWARD = ("gradient", "deconvnet", "guided", "gradient-x-input", "smoothgrad", "integrated")
 CAMS = {
@@ -102,17 +103,17 @@ def attribute(
 
 @dataclass(frozen=True, eq=False)
 class Explained:
-    """A method's map, what it says of itself, and whether it can be trusted."""
+    """A method's map, what it says of itself, and whether it can be trusted; or why there is none."""
 
     method: str
-    map: Tensor  # (1, 3, h, w), or (1, h, w)
+    map: Tensor | None  # (1, 3, h, w), or (1, h, w)
     values: dict[str, float]
-    trust: Trust | None
-    refused: str = ""  # why there is no map
+    trust: Trust | None = None
+    refused: str = ""
 
     def numbers(self) -> dict[str, Any]:
         """Return what a program wants to know."""
-        if self.refused:
+        if self.map is None:
             return {"refused": self.refused}
         from innervision.see.trust import strength
 
@@ -131,27 +132,53 @@ class Explained:
                 "rank": self.trust.rank,
                 "threshold": self.trust.threshold,
                 "layers": [
-                    {"layer": c.layer, "random": c.layers, "of": c.of, "rank": c.rank, "ssim": c.ssim}
+                    {
+                        "layer": c.layer,
+                        "random": c.layers,
+                        "of": c.of,
+                        "rank": None if math.isnan(c.rank) else c.rank,
+                        "magnitude": c.magnitude,
+                        "ssim": c.ssim,
+                    }
                     for c in self.trust.comparisons
                 ],
             }
+        elif self.refused:
+            numbers["trust"] = {"refused": self.refused}
         return numbers
 
     def line(self, target: Target) -> str:
         """Return what a person wants to know."""
-        if self.refused:
+        if self.map is None:
             return f"{self.method}: {self.refused}"
-        text = f"{self.method} of {target}"
+        parts = [f"{self.method} of {target}"]
         if "score" in self.values:
-            text += f", which answers {self.values['score']:.4g}"
+            parts[0] += f", which answers {self.values['score']:.4g}"
         if "gap" in self.values:
-            text += f"; the map's sum misses the change from the baseline, {self.values['change']:.4g}, by "
-            text += f"{self.values['gap']:.2g}"
-        return text if self.trust is None else f"{text}; {self.trust}"
+            gap, change = self.values["gap"], self.values["change"]
+            parts.append(f"the map's sum misses the change from the baseline, {change:.4g}, by {gap:.2g}")
+        if not self.map.any():
+            parts.append("0 everywhere: nothing comes down to the picture")
+        if self.trust is not None:
+            parts.append(str(self.trust))
+        elif self.refused:
+            parts.append(self.refused)
+        return "; ".join(parts)
+
+    def caption(self) -> str:
+        """Return what stands below a map."""
+        if self.map is None:
+            return "refused: no rule for\nthis network's activations"
+        if not self.map.any():
+            return "0 everywhere"
+        if self.trust is None:
+            return ""
+        said = "depends on the weights" if self.trust.depends else "does NOT depend on the weights"
+        return f"{said}\nmedian rank {self.trust.rank:.2f}"
 
 
 def strongest(network: Network, image: Tensor) -> Target:
-    """Return the class predicted, else the strongest channel (by its mean) of the deepest ReLU, or last, layer."""
+    """Return the class predicted, or the channel of highest mean in the deepest ReLU, else last, layer."""
     import torch
 
     from innervision.errors import Invalid
@@ -210,28 +237,26 @@ def _explained(
     from innervision.errors import Invalid
     from innervision.see.trust import judge, randomised
 
-    done, of = 0, len(methods) * (1 + _STEPS * tested)
-    for method in methods:
+    each = 1 + _STEPS * tested
+    for number, method in enumerate(methods):
+        found = Explained(method, None, {})
         try:
-            map, values = explain(method, chosen, network, image, target)
+            found = Explained(method, *explain(method, chosen, network, image, target))
+            told.step(number * each + 1, len(methods) * each, method)
+            comparisons: list[Comparison] = []
+            again = partial(_map, method, chosen)
+            if tested:
+                for one in randomised(network, image, target, again, seed=chosen["seed"], steps=_STEPS):
+                    comparisons.append(one)
+                    text = f"{method}, {one.layers} of {one.of} layers random"
+                    told.step(number * each + 1 + len(comparisons), len(methods) * each, text)
+                found = replace(found, trust=judge(comparisons))
         except Invalid as error:
             if len(methods) == 1:
                 raise
-            yield Explained(method, image, {}, None, str(error))  # the others of `all` go on
-            done += 1 + _STEPS * tested
-            continue
-        done += 1
-        told.step(done, of, method)
-        verdict = None
-        if tested:
-            comparisons = []
-            again = partial(_map, method, chosen)
-            for each in randomised(network, image, target, again, seed=chosen["seed"], steps=_STEPS):
-                comparisons.append(each)
-                done += 1
-                told.step(done, of, f"{method}, {each.layers} of {each.of} layers random")
-            verdict = judge(comparisons)
-        yield Explained(method, map, values, verdict)
+            found = replace(found, refused=str(error))  # the others of `all` go on
+        yield found
+        told.step((number + 1) * each, len(methods) * each, method)
 
 
 def _map(method: str, chosen: dict[str, Any], network: Network, image: Tensor, target: Target) -> Tensor:
@@ -240,18 +265,19 @@ def _map(method: str, chosen: dict[str, Any], network: Network, image: Tensor, t
 
 def _page(image: Tensor, found: list[Explained], target: Target, network: Network, shown: str) -> Image.Image:
     """Draw picture, map and overlay of one method with its random maps, or one tile a method."""
-    from innervision.see.backward import overlay
+    from innervision.see.backward import overlay, show
     from innervision.sheets import sheet
 
     title = f"{network.name} {target}"
     if len(found) > 1:
-        tiles = [image, *(_tile(image, each, shown) for each in found)]
-        labels = ["picture", *(f"{each.method}\n{_verdict(each)}" for each in found)]
+        tiles = [image, *(_tile(image, each.map, shown) for each in found)]
+        labels = ["picture", *(f"{each.method}\n{each.caption()}" for each in found)]
         return sheet(tiles, labels=labels, title=title, tile=224, smooth=True)
     (each,) = found
-    strong = _places(each.map)
+    assert each.map is not None
+    strong = each.map if each.map.ndim == 3 else show(each.map, "blurred")[:, 0]
     tiles = [image, _drawn(each.map, shown), overlay(image, strong)]
-    labels = ["picture", each.method, f"over the picture\n{_verdict(each)}"]
+    labels = ["picture", each.method, f"over the picture\n{each.caption()}"]
     if each.trust is not None:
         for c in each.trust.comparisons:
             tiles.append(_drawn(c.map, shown))
@@ -259,21 +285,12 @@ def _page(image: Tensor, found: list[Explained], target: Target, network: Networ
     return sheet(tiles, labels=labels, title=title, tile=300, columns=3, smooth=True)
 
 
-def _tile(image: Tensor, each: Explained, shown: str) -> Tensor | Image.Image:
+def _tile(image: Tensor, map: Tensor | None, shown: str) -> Tensor | Image.Image:
     from innervision.see.backward import overlay
 
-    if each.refused:
-        return image.mean(1, keepdim=True).expand_as(image) * 0.2
-    return overlay(image, each.map) if each.map.ndim == 3 else _drawn(each.map, shown)
-
-
-def _verdict(each: Explained) -> str:
-    if each.refused:
-        return "refused: no such rule for this network"
-    if each.trust is None:
-        return ""
-    said = "depends on the weights" if each.trust.depends else "does NOT depend on the weights"
-    return f"{said} ({each.trust.rank:.2f})"
+    if map is None:
+        return (0.2 * image.mean(1, keepdim=True)).expand_as(image)
+    return overlay(image, map) if map.ndim == 3 else _drawn(map, shown)
 
 
 def _drawn(map: Tensor, shown: str) -> Tensor | Image.Image:
@@ -283,10 +300,3 @@ def _drawn(map: Tensor, shown: str) -> Tensor | Image.Image:
     if map.ndim == 3:
         return heat(map[0], low=min(0.0, float(map.min())))
     return show(map, shown, beyond=0.005)
-
-
-def _places(map: Tensor) -> Tensor:
-    """Return where a map is strong (1, h, w): a map of colours by its blurred norm."""
-    from innervision.see.backward import show
-
-    return map.clamp(min=0) if map.ndim == 3 else show(map, "blurred")[:, 0]

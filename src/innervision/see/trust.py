@@ -7,7 +7,6 @@ edges, whatever the network knows: it is no explanation of what the network does
 from __future__ import annotations
 
 import copy
-import itertools
 import math
 import statistics
 from collections.abc import Callable, Iterable, Iterator
@@ -25,14 +24,14 @@ Explain = Callable[[Network, Tensor, Target], Tensor]
 """(network, image (1, 3, h, w), target) -> a map (1, c, h, w) or (1, h, w)."""
 
 THRESHOLD = 0.5
-_DRAWS = 8  # of weights, until there is a map
+_DRAWS = 16  # of weights, until there is a map
 
 
 @dataclass(frozen=True, eq=False)
 class Comparison:
     """A map made again with random weights, against the one with the network's own."""
 
-    layer: str  # the layer whose weights were drawn anew last
+    layer: str  # the deepest-going random layer: the one nearest to the picture
     layers: int  # how many have new weights now
     of: int
     rank: float  # Spearman's correlation of the maps' values; NaN where this one is 0 everywhere
@@ -105,12 +104,13 @@ def randomised(
 ) -> Iterator[Comparison]:
     """Yield the map made anew as the layers that the target depends on lose their weights, from the top.
 
-    cascading: weights once drawn anew stay so, until none is the network's own; else one layer at a time is
-    random among learned ones. steps: make at most so many comparisons, evenly spaced, the last of all layers.
+    cascading: more and more layers are random, until no weight is the network's own; each comparison draws
+    all of them anew, so that its likeness by chance is its own. Else one layer at a time is random among
+    learned ones. steps: make at most so many comparisons, evenly spaced, the last of all layers.
     explain: the method; called with a copy of the network, which stays as it is.
     Weights are as before training: convolutions and fully connected layers normal by He et al. 2015 with
-    biases 0, normalisation the identity, other parameters normal with their own mean and deviation. Where
-    the target answers nothing to the picture with such weights, the layer is drawn again, up to 8 times.
+    biases 0, normalisation the identity, other parameters normal with the mean and deviation they had. Where
+    a map is 0 everywhere, for the target answers nothing with such weights, they are drawn up to 16 times.
     Raises Invalid where no layer below the target has weights, or the original map is 0 everywhere.
     """
     if steps is not None and steps < 1:
@@ -122,29 +122,26 @@ def randomised(
         module = copy.deepcopy(network.module)
     other = Network(module, name=network.name, preprocessing=network.preprocessing)
     layers = _layers_from_the_top(other, image, target)
+    learned = dict(network.module.named_modules())
     generator = torch.Generator().manual_seed(seed)
     count = len(layers)
     looks = set(range(1, count + 1))
     if steps is not None and steps < count:
         looks = {math.ceil(count * n / steps) for n in range(1, steps + 1)}
     for number, (name, module) in enumerate(layers, 1):
-        if not cascading and number not in looks:
+        if number not in looks:
             continue
-        own = {key: value.clone() for key, value in _own(module).items()}
-        _draw(module, generator)
-        if number in looks:
+        drawn = layers[:number] if cascading else [(name, module)]
+        map = torch.zeros_like(first)
+        for _ in range(_DRAWS):
+            for its_name, each in drawn:
+                _draw(each, learned[its_name], generator)
             map = explain(other, image, target)
-            for _ in range(_DRAWS - 1):
-                if bool(map.any()):
-                    break
-                for _, each in layers[:number] if cascading else [(name, module)]:
-                    _draw(each, generator)
-                map = explain(other, image, target)
-            yield Comparison(name, number if cascading else 1, count, *_similarity(first, map), map)
+            if bool(map.any()):
+                break
+        yield Comparison(name or network.name, len(drawn), count, *_similarity(first, map), map)
         if not cascading:
-            with torch.no_grad():
-                for key, value in _own(module).items():
-                    value.copy_(own[key])
+            _give_back(module, learned[name])
 
 
 def rank_correlation(a: Tensor, b: Tensor) -> float:
@@ -221,35 +218,38 @@ def _layers_from_the_top(network: Network, image: Tensor, target: Target) -> lis
         # weights that are used without a call of their module: as late as what is defined before them
         when = called.get(module, when)
         if any(id(p) in needed for p in module.parameters(recurse=False)):
-            layers.append((when, number, name or network.name, module))
+            layers.append((when, number, name, module))
     if not layers:
         raise Invalid(f"{target} depends on no weights of {network.name}: there is nothing to randomise")
     return [(name, module) for _, _, name, module in sorted(layers, key=lambda each: each[:2], reverse=True)]
 
 
-def _own(module: nn.Module) -> dict[str, Tensor]:
-    pairs = itertools.chain(module.named_parameters(recurse=False), module.named_buffers(recurse=False))
-    return dict(pairs)
+@torch.no_grad()
+def _give_back(module: nn.Module, learned: nn.Module) -> None:
+    """Give a module's own parameters and buffers the values they had."""
+    for own in (nn.Module.named_parameters, nn.Module.named_buffers):
+        before = dict(own(learned, recurse=False))
+        for name, value in own(module, recurse=False):
+            value.copy_(before[name])
 
 
 @torch.no_grad()
-def _draw(module: nn.Module, generator: torch.Generator) -> None:
-    """Give a module's own parameters new values."""
+def _draw(module: nn.Module, learned: nn.Module, generator: torch.Generator) -> None:
+    """Give a module's own parameters new values, of the kind they had before training."""
     if isinstance(module, nn.modules.batchnorm._NormBase | nn.GroupNorm | nn.LayerNorm):
         module.reset_parameters()
         return
     connected = isinstance(module, nn.modules.conv._ConvNd | nn.Linear)
+    before = dict(learned.named_parameters(recurse=False))
     for name, parameter in module.named_parameters(recurse=False):
+        normal = torch.randn(parameter.shape, generator=generator)  # on the CPU: the same on every device
         if connected and name == "bias":
             parameter.zero_()
         elif connected and name == "weight":
             back = isinstance(module, nn.modules.conv._ConvTransposeNd)
             fan_in = parameter[:, 0].numel() if back else parameter[0].numel()
-            parameter.copy_(_normal(parameter, generator) * math.sqrt(2 / fan_in))
+            parameter.copy_(normal * math.sqrt(2 / fan_in))
         else:
-            deviation = parameter.std() if parameter.numel() > 1 else parameter.abs().mean()
-            parameter.copy_(parameter.mean() + deviation * _normal(parameter, generator).to(parameter))
-
-
-def _normal(like: Tensor, generator: torch.Generator) -> Tensor:
-    return torch.randn(like.shape, generator=generator)  # on the CPU: the same on every device
+            own = before[name].float()
+            deviation = own.std() if own.numel() > 1 else own.abs().mean()
+            parameter.copy_(own.mean() + deviation * normal.to(own))

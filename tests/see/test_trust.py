@@ -1,0 +1,237 @@
+"""Weight randomisation: what it changes, what it leaves alone, and whom it convicts."""
+
+from __future__ import annotations
+
+import itertools
+import math
+
+import numpy as np
+import pytest
+import scipy.stats
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from innervision import images
+from innervision.errors import Invalid
+from innervision.network import Network, load, wrap
+from innervision.see.backward import gradient, guided
+from innervision.see.target import Target
+from innervision.see.trust import (
+    Comparison,
+    judge,
+    randomised,
+    rank_correlation,
+    ssim,
+    trust,
+)
+
+
+def picture(side: int = 16) -> Tensor:
+    return torch.rand(1, 3, side, side, generator=torch.Generator().manual_seed(0))
+
+
+def small() -> Network:
+    torch.manual_seed(0)
+    return wrap(
+        nn.Sequential(
+            nn.Conv2d(3, 8, 3),
+            nn.BatchNorm2d(8),
+            nn.ReLU(),
+            nn.Conv2d(8, 8, 3),
+            nn.ReLU(),
+            nn.Flatten(),
+            nn.Linear(8 * 144, 10),
+        )
+    )
+
+
+def edges(network: Network, image: Tensor, target: Target) -> Tensor:
+    """Explain nothing: the same map, whatever the network knows."""
+    return F.pad(image.mean(1).diff(dim=-1).abs(), (0, 1))
+
+
+def slope(network: Network, image: Tensor, target: Target) -> Tensor:
+    return gradient(network, image, target).map
+
+
+def lines(network: Network, image: Tensor, target: Target) -> Tensor:
+    return guided(network, image, target).map
+
+
+def weights(network: Network) -> dict[str, Tensor]:
+    return {name: value.clone() for name, value in network.module.state_dict().items()}
+
+
+def test_a_map_of_the_pictures_edges_does_not_depend_on_the_weights() -> None:
+    verdict = trust(small(), picture(), Target(None, 1), edges)
+    assert not verdict.depends
+    assert verdict.rank == pytest.approx(1)
+    assert all(c.ssim == pytest.approx(1) for c in verdict.comparisons)
+    assert "hardly changes" in str(verdict)
+
+
+def test_a_gradient_does() -> None:
+    verdict = trust(small(), picture(), Target(None, 1), slope)
+    assert verdict.depends
+    assert verdict.rank < 0.4
+    assert str(verdict).startswith("depends on the weights")
+
+
+def test_guided_backpropagation_fails_on_vgg19_where_the_gradient_passes() -> None:
+    network = load("vgg19").frozen()
+    photo = images.read("sample:chelsea")
+    image = photo.tensor((64, 96))
+    wanted = Target("relu5_1", int(network.features(image, ["relu5_1"])["relu5_1"].sum((2, 3)).argmax()))
+    convicted = trust(network, image, wanted, lines, steps=4)
+    assert not convicted.depends, convicted
+    assert trust(network, image, wanted, slope, steps=4).depends
+
+
+def test_layers_lose_their_weights_from_the_top_and_stay_so() -> None:
+    network = small()
+    own = weights(network)
+    changed: list[set[str]] = []
+
+    def watch(other: Network, image: Tensor, target: Target) -> Tensor:
+        if other is not network:
+            now = other.module.state_dict()
+            changed.append({name.split(".")[0] for name in own if not torch.equal(own[name], now[name])})
+        return slope(other, image, target)
+
+    names = [c.layer for c in randomised(network, picture(), Target(None, 1), watch)]
+    assert names == ["6", "3", "1", "0"]
+    # "1" is batch normalisation, untrained: the identity before and after
+    assert changed == [{"6"}, {"6", "3"}, {"6", "3"}, {"6", "3", "0"}]
+    changed.clear()
+    names = [c.layer for c in randomised(network, picture(), Target(None, 1), watch, cascading=False)]
+    assert names == ["6", "3", "1", "0"]
+    assert changed == [{"6"}, {"3"}, set(), {"0"}]
+    changed.clear()
+    few = list(randomised(network, picture(), Target(None, 1), watch, steps=2))
+    assert [(c.layer, c.layers, c.of) for c in few] == [("3", 2, 4), ("0", 4, 4)]
+    assert [c.layer for c in randomised(network, picture(), Target("4", 1), slope)] == ["3", "1", "0"]
+
+
+def test_the_network_stays_as_it_is() -> None:
+    network = small()
+    network.module.train()
+    own = weights(network)
+    state = torch.get_rng_state()
+    steps = randomised(network, picture(), Target(None, 1), slope)
+    next(steps)
+    assert torch.is_grad_enabled()
+    steps.close()
+    with torch.inference_mode():
+        trust(network, picture(), Target(None, 1), lines)
+    assert all(torch.equal(own[name], now) for name, now in network.module.state_dict().items())
+    assert all(m.training and not m._forward_pre_hooks for m in network.module.modules())
+    assert all(p.requires_grad and p.grad is None for p in network.module.parameters())
+    assert torch.equal(state, torch.get_rng_state()), "torch's own generator is not drawn from"
+
+
+def test_a_seed_says_everything() -> None:
+    ranks = [
+        [c.rank for c in randomised(small(), picture(), Target(None, 1), slope, seed=seed)]
+        for seed in (0, 0, 1)
+    ]
+    assert ranks[0] == ranks[1] != ranks[2]
+
+
+class Functional(nn.Module):
+    """Uses a layer's weights without calling it, owns a parameter itself, and has a layer nobody needs."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.shift = nn.Parameter(torch.randn(1, 4, 1, 1))
+        self.first, self.idle, self.last = nn.Conv2d(3, 4, 3), nn.Linear(2, 2), nn.Linear(4, 3)
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = F.conv2d(x, self.first.weight, self.first.bias).relu() + self.shift
+        return self.last((x * x).mean((2, 3)))
+
+
+def test_weights_that_are_used_without_a_call_are_found() -> None:
+    torch.manual_seed(0)
+    steps = randomised(wrap(Functional(), name="own"), picture(), Target(None, 1), slope)
+    assert [c.layer for c in steps] == ["last", "first", "own"]
+
+
+def test_a_target_that_dies_is_drawn_again() -> None:
+    """One unit behind a ReLU: every other draw of its filter answers nothing."""
+    torch.manual_seed(1)
+    net = nn.Sequential(nn.Conv2d(3, 4, 16), nn.ReLU())
+    network, image = wrap(net), picture()
+    answer = network(image)[0, :, 0, 0]
+    wanted = Target("1", int(answer.argmax()), (0, 0))
+    for seed in range(6):
+        (step,) = randomised(network, image, wanted, slope, seed=seed)
+        assert step.map.any(), seed
+
+
+def test_what_cannot_be_compared_is_refused() -> None:
+    network = small()
+    with pytest.raises(Invalid, match="no weights"):
+        list(randomised(wrap(nn.Sequential(nn.ReLU())), picture(), Target("0", 0), edges))
+    with pytest.raises(Invalid, match="0 everywhere"):
+        list(randomised(network, picture(), Target(None, 1), lambda n, i, t: torch.zeros(1, 16, 16)))
+    with pytest.raises(Invalid, match="steps"):
+        list(randomised(network, picture(), Target(None, 1), slope, steps=0))
+    with pytest.raises(Invalid, match="take it to its end"):
+        judge(itertools.islice(randomised(network, picture(), Target(None, 1), slope), 1))
+
+
+def test_a_verdict_is_the_median_of_the_maps_there_are() -> None:
+    ranks = (0.9, 0.2, math.nan, 0.3)
+    steps = [Comparison("x", n, 4, rank, 0.0, 0.0, torch.zeros(1)) for n, rank in enumerate(ranks, 1)]
+    assert judge(steps).rank == pytest.approx(0.3)
+    assert judge(steps).depends and not judge(steps, threshold=0.25).depends
+    with pytest.raises(Invalid, match="every map is 0"):
+        judge([Comparison("x", 1, 1, math.nan, 0.0, 0.0, torch.zeros(1))])
+
+
+@pytest.mark.parametrize("values", ["spread", "tied", "even"])
+def test_rank_correlation_is_scipys(values: str) -> None:
+    draw = torch.Generator().manual_seed(2)
+    a, b = torch.rand(2, 20, 30, generator=draw)
+    if values == "tied":
+        a, b = (a * 4).floor(), (a + b).mul(3).floor()
+    if values == "even":
+        assert rank_correlation(torch.ones_like(a), b) == 0
+        return
+    want = scipy.stats.spearmanr(a.flatten(), b.flatten()).statistic
+    assert rank_correlation(a, b) == pytest.approx(want, abs=1e-12)
+    assert rank_correlation(a, a) == pytest.approx(1)
+    assert rank_correlation(a, -a) == pytest.approx(-1)
+
+
+def test_ssim_window_by_window() -> None:
+    draw = torch.Generator().manual_seed(2)
+    a, b = torch.rand(2, 14, 17, generator=draw, dtype=torch.float64).numpy()
+    b = (a + b) / 2
+    x = np.exp(-(np.arange(-5, 6) ** 2) / (2 * 1.5**2))
+    kernel = np.outer(x, x) / x.sum() ** 2
+    values = []
+    for i, j in itertools.product(range(4), range(7)):
+        p, q = a[i : i + 11, j : j + 11], b[i : i + 11, j : j + 11]
+        mp, mq = (kernel * p).sum(), (kernel * q).sum()
+        vp, vq = (kernel * (p - mp) ** 2).sum(), (kernel * (q - mq) ** 2).sum()
+        both = (kernel * (p - mp) * (q - mq)).sum()
+        values.append((2 * mp * mq + 1e-4) * (2 * both + 9e-4) / ((mp**2 + mq**2 + 1e-4) * (vp + vq + 9e-4)))
+    assert ssim(torch.from_numpy(a), torch.from_numpy(b)) == pytest.approx(np.mean(values), abs=1e-12)
+    assert ssim(torch.from_numpy(a), torch.from_numpy(a)) == pytest.approx(1)
+    assert -1 <= ssim(torch.rand(4, 4), torch.rand(4, 4)) <= 1, "a map smaller than the window"
+
+
+def test_ssim_is_skimages() -> None:
+    metrics = pytest.importorskip("skimage.metrics")
+    a, b = torch.rand(2, 40, 50, generator=torch.Generator().manual_seed(2), dtype=torch.float64)
+    want = metrics.structural_similarity(
+        a.numpy(),
+        b.numpy(),
+        gaussian_weights=True,
+        sigma=1.5,
+        use_sample_covariance=False,
+        data_range=1,
+    )
+    assert ssim(a, b) == pytest.approx(want, abs=1e-9)
