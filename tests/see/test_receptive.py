@@ -115,7 +115,7 @@ def test_a_unit_sees_its_box_and_nothing_else() -> None:
                 touched[..., y, x] = (network(other) - before)[0, 0].abs() > 1e-12
     for y in range(touched.shape[0]):
         for x in range(touched.shape[1]):
-            top, left, bottom, right = box(field, y, x, (24, 24))
+            left, top, right, bottom = box(field, y, x, (24, 24))
             rows, columns = touched[y, x].any(1).nonzero(), touched[y, x].any(0).nonzero()
             assert (int(rows[0]), int(columns[0])) == (top, left)
             assert (int(rows[-1]) + 1, int(columns[-1]) + 1) == (bottom, right)

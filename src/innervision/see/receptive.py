@@ -25,7 +25,7 @@ from innervision.network import Network
 
 Pair = tuple[int, int]
 Box = tuple[int, int, int, int]
-"""Top, left, bottom and right, the last two excluded."""
+"""Left, top, right and bottom, the last two excluded: as PIL.Image.crop takes it."""
 
 
 @dataclass(frozen=True)
@@ -46,16 +46,16 @@ class Field:
 
 
 def box(field: Field, y: int, x: int, size: Pair | None = None) -> Box:
-    """Return the pixels that a unit sees, as top, left, bottom, right (the last two excluded).
+    """Return the pixels that the unit in row y and column x sees: left, top, right, bottom.
 
     size: the picture's (height, width), at whose edges the box ends; without it, it may lie outside.
     """
     top, left = (a + s * i for a, s, i in zip(field.start, field.stride, (y, x), strict=True))
-    edges = (top, left, top + field.size[0], left + field.size[1])
+    bottom, right = top + field.size[0], left + field.size[1]
     if size is None:
-        return edges
+        return (left, top, right, bottom)
     h, w = size
-    return (max(0, edges[0]), max(0, edges[1]), min(h, edges[2]), min(w, edges[3]))
+    return (max(0, left), max(0, top), min(w, right), min(h, bottom))
 
 
 def receptive_fields(network: Network, size: Pair = (224, 224)) -> dict[str, Field]:
@@ -222,7 +222,7 @@ def by_gradient(network: Network, layer: str, *, start: int = 64, most: int = 10
         except RuntimeError as small:  # a kernel larger than the map
             side, error = 2 * side, small
             continue
-        top, left, bottom, right = middle
+        left, top, right, bottom = middle
         if top > 0 and left > 0 and bottom < side and right < side:
             size, begin = (bottom - top, right - left), (top - y * down, left - x * across)
             return Field(size, (down, across), begin)
@@ -253,12 +253,12 @@ def _supports(network: Network, module: nn.Module, layer: str, side: int) -> tup
             (g,) = torch.autograd.grad(whole[row, column], x, retain_graph=True)
             lit = (g[0] != 0).any(0)
             rows, columns = (lit.any(axis).nonzero()[:, 0].tolist() for axis in (1, 0))
-            return (rows[0], columns[0], rows[-1] + 1, columns[-1] + 1) if rows else (0, 0, 0, 0)
+            return (columns[0], rows[0], columns[-1] + 1, rows[-1] + 1) if rows else (0, 0, 0, 0)
 
         here = seen(y, x0)
         down = seen(y - 1, x0) if h > 1 else here
         across = seen(y, x0 - 1) if w > 1 else here
-        return here, (here[2] - down[2], here[3] - across[3]), (y, x0), seen(0, 0)
+        return here, (here[3] - down[3], here[2] - across[2]), (y, x0), seen(0, 0)
 
 
 class _Linear(TorchFunctionMode):
