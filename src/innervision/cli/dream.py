@@ -52,6 +52,13 @@ _GUESTS = 0.75  # of the way through another network's ReLUs
 @click.option("--fps", type=int, default=12, show_default=True, help="pictures a second of an mp4")
 @click.option("--seed", type=int, default=0, show_default=True, help="of the jitter")
 @click.option(
+    "--precision",
+    type=click.Choice(["auto", "float32", "bfloat16"]),
+    default="auto",
+    show_default=True,
+    help="bfloat16 where the processor has it",
+)
+@click.option(
     "-o",
     "--output",
     help="the picture to write [default: NAME-dream.png]; for a film a folder, or an .mp4 (extra `video`)",
@@ -76,6 +83,7 @@ def dream(
     """
     import torch
 
+    from innervision.machine import choose_precision
     from innervision.see.dream import Octaves, film
 
     name = Path(source.removeprefix("sample:")).stem
@@ -92,6 +100,7 @@ def dream(
         told = opened.enter_context(telling(quiet=quiet, as_json=as_json))
         keep = _keeper(place, pictures, chosen["fps"], opened)
         network = open_network(chosen)
+        network = network.frozen(choose_precision(chosen["precision"], network.device))
         wishes = read_wishes(layers or usual(network), network)
         size = chosen["size"] or None
         _, image = open_picture(source, size)
@@ -108,7 +117,9 @@ def dream(
         )
         finished, last = _watch(frames, keep, told)
     asked = ",".join(f"{target}={weight:g}" for target, weight in wishes)
+    precision = str(network.dtype).removeprefix("torch.")
     settings = {**chosen, "layers": asked, "guide": guide, "pictures": pictures, "finished": finished}
+    settings["precision"] = precision
     read = {"picture": source} | ({} if guide is None else {"guide": guide})
     if last is not None:
         leave_card("dream", place, settings, read, seed=chosen["seed"])

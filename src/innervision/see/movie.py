@@ -66,11 +66,11 @@ class Movie:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        kept = self._stream is not None and (kind is None or issubclass(kind, KeyboardInterrupt))
-        if kept:
-            for packet in self._stream.encode():
+        stream = self._stream
+        kept = stream is not None and (kind is None or issubclass(kind, KeyboardInterrupt))
+        if stream is not None:
+            for packet in stream.encode() if kept else ():
                 self._draft.mux(packet)
-        if self._stream is not None:
             self._draft.close()
         if kept:
             self._file.__exit__(None, None, None)
