@@ -98,7 +98,7 @@ def rotate(degrees: float, value: float = 0.5) -> View:
             [math.cos(angle), -math.sin(angle) * h / w, 0.0],
             [math.sin(angle) * w / h, math.cos(angle), 0.0],
         ]
-        return value + _sample(image - value, torch.tensor([turn]).to(image), (h, w), "zeros")
+        return value + _sample(image - value, image.new_tensor([turn]), (h, w), "zeros")
 
     return View(look)
 
