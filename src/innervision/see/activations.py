@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -46,7 +46,7 @@ def answers(
         raise Invalid(f"{network.name} has no ReLU modules to show by default: name some of its layers")
     with torch.no_grad():
         found = network.features(image, names)
-    return [_strongest(name, found[name], channels) for name in dict.fromkeys(names)]
+    return [strongest(name, found[name], channels) for name in dict.fromkeys(names)]
 
 
 def rectified(network: Network) -> tuple[str, ...]:
@@ -60,7 +60,8 @@ def rectified(network: Network) -> tuple[str, ...]:
     return tuple(names)
 
 
-def _strongest(layer: str, activation: Tensor, channels: int) -> Answer:
+def strongest(layer: str, activation: Tensor, channels: int) -> Answer:
+    """Return a layer's strongest channels out of its activation (1, c, h, w)."""
     if activation.ndim != 4:
         raise Invalid(f"layer {layer!r} answers {tuple(activation.shape)}: a sheet shows (1, c, h, w) only")
     maps = activation[0].float().cpu()
@@ -82,7 +83,11 @@ def sheet(
     scale, black at 0 (or the least value, if negative) and palest at its greatest value, so that
     channels of a layer can be compared; layers cannot. The rest is as in `answers`.
     """
-    rows = answers(network, image, layers, channels=channels)
+    return overview(answers(network, image, layers, channels=channels), image, tile=tile)
+
+
+def overview(rows: Sequence[Answer], image: Tensor, *, tile: int = 84) -> Image.Image:
+    """Draw answers that are at hand, as `sheet` does; image: of which they are, for its aspect."""
     size = (tile, max(1, round(tile * image.shape[-2] / image.shape[-1])))
     name_font, small = ImageFont.load_default(16), ImageFont.load_default(11)
     labels = [(row.layer, f"{row.of} channels", _extent(row.maps)) for row in rows]

@@ -1,0 +1,251 @@
+"""All layers' answers to a picture in one pass: what units see, what is dead, a sheet a layer, numbers."""
+
+from __future__ import annotations
+
+import io
+import math
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass, field
+from functools import cache
+from pathlib import Path
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from numpy.typing import NDArray
+from PIL import Image, ImageDraw, ImageFont
+from torch import Tensor, nn
+
+from innervision.errors import Invalid, unknown
+from innervision.files import atomic
+from innervision.network import Network
+from innervision.see.activations import rectified
+from innervision.see.receptive import Field, receptive_fields
+from innervision.sheets import INK, PAPER
+
+SCALES = ("channel", "shared", "centred")
+
+_GAP, _MARGIN, _CAPTION, _HEAD = 4, 16, 15, 48
+_COLOURS = 192  # of a palette's 256: the map's; the rest go from paper to ink
+_LONGEST = 256  # of a map on its sheet, in pixels
+
+
+@dataclass(frozen=True, eq=False)
+class Layer:
+    """What one layer answers to a picture."""
+
+    name: str
+    maps: Tensor = field(repr=False)  # (c, h, w), float32, on the CPU
+    field: Field | None  # None: a step before it has no fixed window
+    dead: int  # channels that are 0 at every place
+    saturated: int | None  # channels at the end of their range at every place; None: it has no end
+
+    @property
+    def shape(self) -> tuple[int, int, int]:
+        """Channels, height, width."""
+        c, h, w = self.maps.shape
+        return (c, h, w)
+
+    def strongest(self, count: int | None) -> list[int]:
+        """Return the channels of the highest mean, the highest first; all by number if None."""
+        if count is None:
+            return list(range(len(self.maps)))
+        return self.maps.mean((1, 2)).argsort(descending=True, stable=True)[:count].tolist()
+
+
+def survey(network: Network, image: Tensor, layers: Iterable[str] | None = None) -> list[Layer]:
+    """Return what layers answer to a picture (1, 3, h, w), sRGB 0..1, in one pass through the network.
+
+    layers: by default every ReLU before the first fully connected layer; for a network without ReLU modules
+    every layer within it that answers maps. Dead: 0 at each place of this picture, which says nothing of
+    others. Saturated: within 1 % of the end of its range (ReLU6, sigmoid, tanh and their like). Raises
+    Invalid for an unknown layer, and for one that answers no maps.
+    """
+    if image.ndim != 4 or image.shape[0] != 1:
+        raise Invalid(f"one picture is shown at a time: (1, 3, h, w), not {tuple(image.shape)}")
+    names = (rectified(network) or _answering(network, image)) if layers is None else network.check(layers)
+    with torch.no_grad():
+        found = network.features(image, names)
+    h, w = image.shape[-2:]
+    fields = receptive_fields(network, (h, w))
+    return [_layer(network, name, found[name], fields.get(name)) for name in dict.fromkeys(names)]
+
+
+def _layer(network: Network, name: str, answer: Tensor, field: Field | None) -> Layer:
+    if answer.ndim != 4:
+        raise Invalid(f"layer {name!r} answers {tuple(answer.shape)}: a sheet shows (1, c, h, w) only")
+    maps = answer[0].float().cpu()
+    dead = int((maps == 0).flatten(1).all(1).sum())
+    return Layer(name, maps, field, dead, _saturated(network.module.get_submodule(name), maps))
+
+
+def _saturated(module: nn.Module, maps: Tensor) -> int | None:
+    match module:
+        case nn.ReLU6():
+            at_end = maps >= 0.99 * 6  # at 0 it is dead
+        case nn.Hardtanh(min_val=low, max_val=high):
+            near = 0.01 * (high - low)
+            at_end = (maps >= high - near) | (maps <= low + near)
+        case nn.Sigmoid() | nn.Hardsigmoid():
+            at_end = (maps >= 0.99) | (maps <= 0.01)
+        case nn.Tanh():
+            at_end = maps.abs() >= 0.98
+        case _:
+            return None
+    return int(at_end.flatten(1).all(1).sum())
+
+
+def _answering(network: Network, image: Tensor) -> tuple[str, ...]:
+    """Return the innermost layers that answer maps of more than one place, as they are called."""
+    met: dict[str, None] = {}
+
+    def listener(name: str) -> Callable[..., None]:
+        def hear(_: nn.Module, __: object, answer: object) -> None:
+            if isinstance(answer, Tensor) and answer.ndim == 4 and math.prod(answer.shape[2:]) > 1:
+                met[name] = None
+
+        return hear
+
+    inner = [(n, m) for n, m in network.module.named_modules() if n and not any(m.children())]
+    handles = [module.register_forward_hook(listener(name)) for name, module in inner]
+    try:
+        with torch.no_grad():
+            network(image)
+    finally:
+        for handle in handles:
+            handle.remove()
+    if not met:
+        raise Invalid(f"no layer of {network.name} answers maps: a sheet shows (1, c, h, w) only")
+    return tuple(met)
+
+
+def layer_sheet(
+    layer: Layer, *, scale: str = "channel", channels: int | None = 16, tile: int | None = None
+) -> Image.Image:
+    """Draw a layer's channels, each map's pixels as squares, with what they see stated at the head.
+
+    scale: "channel" stretches each map from its own least to its own greatest value; "shared" has one scale
+    for the layer, from its least value, or 0 if that is less, to its greatest; "centred" is shared too, blue
+    below 0, white at 0, red above. channels: the strongest by mean, or all by number if None. tile: pixels
+    to which smaller maps are enlarged by whole factors, by default 168, or 56 for more than 64 channels;
+    maps of more than 256 are averaged down. The picture has a palette of 256 colours.
+    """
+    if scale not in SCALES:
+        raise unknown("scale", scale, SCALES)
+    if channels is not None and channels < 1:
+        raise Invalid(f"channels is {channels}; it must be at least 1, or None for all")
+    chosen = layer.strongest(channels)
+    maps = layer.maps if channels is None else layer.maps[chosen]
+    side = tile or (168 if len(chosen) <= 64 else 56)
+    tiles = _sized(_indices(maps, layer.maps, scale), side)
+    count, h, w = tiles.shape
+    columns = _columns(count, w + _GAP, h + _GAP + _CAPTION)
+    rows = -(-count // columns)
+    cell = h + _GAP + _CAPTION, w + _GAP
+    grid = torch.full((rows * columns, *cell), _COLOURS, dtype=torch.uint8)
+    grid[:count, :h, :w] = tiles
+    body = grid.view(rows, columns, *cell).permute(0, 2, 1, 3).reshape(rows * cell[0], columns * cell[1])
+    heading = _heading(layer, len(chosen), scale)
+    fonts = ImageFont.load_default(16), ImageFont.load_default(11)
+    wide = max(math.ceil(font.getlength(text)) for font, text in zip(fonts, heading, strict=True))
+    page = np.full(
+        (_HEAD + 2 * _MARGIN + body.shape[0], 2 * _MARGIN + max(wide, body.shape[1])), _COLOURS, "u1"
+    )
+    top = _HEAD + _MARGIN
+    page[top : top + body.shape[0], _MARGIN : _MARGIN + body.shape[1]] = body.numpy()
+    words = Image.new("L", (page.shape[1], page.shape[0]))
+    draw = ImageDraw.Draw(words)
+    draw.text((_MARGIN, _MARGIN), heading[0], 255, fonts[0])
+    draw.text((_MARGIN, _MARGIN + 24), heading[1], 150, fonts[1])
+    peaks = maps.amax((1, 2)).tolist()
+    for n, channel in enumerate(chosen):
+        at = (_MARGIN + n % columns * cell[1], top + n // columns * cell[0] + h + 1)
+        # values beside the number where there is room for both
+        draw.text(at, f"{channel}" if w < 84 else f"{channel}   to {peaks[n]:.4g}", 150, fonts[1])
+    ink = np.asarray(words)
+    np.copyto(page, _COLOURS + ink // 4, where=ink > 0)
+    picture = Image.frombytes("P", words.size, page.tobytes())
+    picture.putpalette(_palette(scale == "centred"))
+    return picture
+
+
+def _indices(maps: Tensor, every: Tensor, scale: str) -> Tensor:
+    """Return the colours' numbers 0 … 191 of maps (c, h, w)."""
+    if scale == "channel":
+        low, high = maps.amin((1, 2), keepdim=True), maps.amax((1, 2), keepdim=True)
+    elif scale == "shared":
+        low, high = every.amin().clamp(max=0), every.amax()
+    else:
+        high = every.abs().amax()
+        low = -high
+    span = (high - low).clamp(min=torch.finfo(maps.dtype).tiny)
+    # an even map is all "least", or white when centred
+    last = _COLOURS - 1
+    return ((maps - low) * (last / span)).nan_to_num(0).clamp_(0, last).add_(0.5).to(torch.uint8)
+
+
+def _sized(tiles: Tensor, side: int) -> Tensor:
+    """Enlarge numbers of colours by a whole factor, or average them down."""
+    longest = max(tiles.shape[1:])
+    if longest > _LONGEST:
+        return F.avg_pool2d(tiles.float()[:, None], -(-longest // _LONGEST))[:, 0].round().to(torch.uint8)
+    by = max(1, side // longest)
+    return tiles.repeat_interleave(by, 1).repeat_interleave(by, 2) if by > 1 else tiles
+
+
+def _columns(count: int, across: int, down: int) -> int:
+    """Return how many columns bring a sheet nearest to 3:2."""
+    return max(1, min(count, round(math.sqrt(1.5 * count * down / across))))
+
+
+def _heading(layer: Layer, shown: int, scale: str) -> tuple[str, str]:
+    c, h, w = layer.shape
+    which = f"{c} channels" if shown == c else f"{shown} strongest of {c} channels"
+    saturated = "" if layer.saturated is None else f", {layer.saturated} saturated"
+    sees = "sees through a global step" if layer.field is None else f"sees {layer.field}"
+    said = {
+        "channel": "each channel on its own scale",
+        "shared": f"one scale: {min(0.0, float(layer.maps.min())):.3g} … {float(layer.maps.max()):.3g}",
+        "centred": f"0 is white, the ends are ±{float(layer.maps.abs().max()):.3g}",
+    }[scale]
+    said = said.replace("…", "to").replace("±", "+-")  # the font is plain
+    return layer.name, f"{which} of {w} x {h}, {sees}; {layer.dead} dead{saturated}; {said}"
+
+
+@cache
+def _palette(centred: bool) -> bytes:
+    """Return 256 colours: magma, or RdBu_r where centred; then from paper to ink."""
+    import matplotlib
+
+    colours = matplotlib.colormaps["RdBu_r" if centred else "magma"](np.linspace(0, 1, _COLOURS), bytes=True)
+    share = np.linspace(0, 1, 256 - _COLOURS)[:, None]
+    greys: NDArray[np.float64] = np.asarray(PAPER) * (1 - share) + np.asarray(INK) * share
+    return np.concatenate([colours[:, :3], greys.round().astype(np.uint8)]).tobytes()
+
+
+def png(picture: Image.Image) -> bytes:
+    """Return a sheet as PNG, packed lightly: it is written sooner, and somewhat larger."""
+    stream = io.BytesIO()
+    picture.save(stream, "PNG", compress_level=1)
+    return stream.getvalue()
+
+
+def save_raw(path: str | Path, layers: Sequence[Layer]) -> None:
+    """Write the layers' numbers, name -> (c, h, w) float32, as .npz or .safetensors, whole or not at all."""
+    where = Path(path)
+    check_raw(where)
+    with atomic(where) as draft:
+        if where.suffix == ".npz":
+            arrays: dict[str, NDArray[np.float32]] = {layer.name: layer.maps.numpy() for layer in layers}
+            with draft.open("wb") as file:
+                np.savez(file, **arrays)  # pyright: ignore[reportArgumentType]
+        else:
+            from safetensors.torch import save_file
+
+            save_file({layer.name: layer.maps.contiguous() for layer in layers}, draft)
+
+
+def check_raw(path: Path) -> None:
+    """Raise Invalid, before the work, for a name that is none of a file for raw numbers."""
+    if path.suffix not in (".npz", ".safetensors"):
+        raise Invalid(f"cannot write numbers to '{path}': its name must end in .npz or .safetensors")
