@@ -26,6 +26,7 @@ COMMANDS: Mapping[str, tuple[str, str]] = MappingProxyType(
         "dream": ("innervision.cli.dream:dream", "Draw into a picture what layers see in it."),
         "invert": ("innervision.cli.invert:invert", "Show how much of a picture each layer keeps."),
         "excite": ("innervision.cli.excite:excite", "Make pictures that excite units of a network."),
+        "look": ("innervision.cli.look:look", "Write one page of all that a network sees in a picture."),
         "activations": ("innervision.cli.activations:activations", "Draw the layers' answers to a picture."),
         "nets": ("innervision.cli.tables:nets", "List the networks and where their weights are."),
         "weights": ("innervision.cli.tables:weights", "List, fetch or look into weights files."),

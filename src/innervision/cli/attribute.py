@@ -89,7 +89,7 @@ def attribute(
         network = open_network(chosen)
         _, image = open_picture(source, chosen["size"])
         wanted = target(asked, network) if asked else strongest(network, image)
-        found = list(_explained(network, image, wanted, methods, chosen, tested, told))
+        found = list(explained(network, image, wanted, methods, chosen, tested, told))
         images.write(_page(image, found, wanted, network, shown), place)
         settings = {**chosen, "target": str(wanted), "method": method, "show": shown, "trust": tested}
         leave_card("attribute", place, settings, {"picture": source}, seed=chosen["seed"])
@@ -225,7 +225,7 @@ def explain(
     return occlusion.occlude(network, image, target).map, {}
 
 
-def _explained(
+def explained(
     network: Network,
     image: Tensor,
     target: Target,
@@ -270,7 +270,7 @@ def _page(image: Tensor, found: list[Explained], target: Target, network: Networ
 
     title = f"{network.name} {target}"
     if len(found) > 1:
-        tiles = [image, *(_tile(image, each.map, shown) for each in found)]
+        tiles = [image, *(tile(image, each.map, shown) for each in found)]
         labels = ["picture", *(f"{each.method}\n{each.caption()}" for each in found)]
         return sheet(tiles, labels=labels, title=title, tile=224, smooth=True)
     (each,) = found
@@ -285,7 +285,7 @@ def _page(image: Tensor, found: list[Explained], target: Target, network: Networ
     return sheet(tiles, labels=labels, title=title, tile=300, columns=3, smooth=True)
 
 
-def _tile(image: Tensor, map: Tensor | None, shown: str) -> Tensor | Image.Image:
+def tile(image: Tensor, map: Tensor | None, shown: str) -> Tensor | Image.Image:
     from innervision.see.backward import overlay
 
     if map is None:
