@@ -16,12 +16,10 @@ from torch import Tensor, nn
 import innervision
 from innervision.cli import cli
 from innervision.errors import Invalid
-from innervision.nets import build
 from innervision.network import Network, wrap
 from innervision.see import evolution as growth
-from innervision.see.contact import contact_sheet, strongest
+from innervision.see.contact import contact_sheet, field_of, strongest, window
 from innervision.see.evolution import evolution
-from innervision.see.fields import grid_of, window
 from innervision.see.target import Target
 from innervision.see.units import TopImages, top_images
 
@@ -104,7 +102,7 @@ def test_fields_are_those_that_changing_single_pixels_shows(layer: str) -> None:
             weight.fill_(0.1)
     network = wrap(net)
     size = (36, 40)
-    grid = grid_of(network, layer, size)
+    field = field_of(network, layer, size)
     flat = torch.full((1, 3, *size), 0.5, dtype=torch.float64)
     base = network.features(flat, (layer,))[layer].detach()
     seen = torch.zeros(*base.shape[2:], *size, dtype=torch.bool)
@@ -116,7 +114,7 @@ def test_fields_are_those_that_changing_single_pixels_shows(layer: str) -> None:
     inside = 0
     for place in np.ndindex(*base.shape[2:]):
         rows, columns = seen[place].any(1).nonzero(), seen[place].any(0).nonzero()
-        left, top, right, bottom = window(grid, size, place)
+        left, top, right, bottom = window(field, size, place)
         if min(left, top) < 0 or right > size[1] or bottom > size[0]:
             continue  # a dilated kernel's first tap within the picture may come later than the field
         inside += 1
@@ -125,17 +123,6 @@ def test_fields_are_those_that_changing_single_pixels_shows(layer: str) -> None:
             *(int(columns[-1]) + 1, int(rows[-1]) + 1),
         )
     assert inside > 9
-
-
-def test_vgg_s_fields_are_the_published_ones() -> None:
-    with torch.device("meta"):
-        module = build("vgg19", top=False)
-    network = wrap(module.to_empty(device="cpu"))
-    fields = [grid_of(network, f"pool{n}", (32, 32)) for n in range(1, 6)]
-    assert [None if grid is None else grid[0][2] for grid in fields] == [6, 16, 52, 124, 268]
-    grid = grid_of(network, "relu5_4", (32, 32))
-    assert grid is not None and grid[1][1:] == (16, 252)
-    assert not any(m._forward_hooks or m._forward_pre_hooks for m in module.modules())
 
 
 class Residual(nn.Module):
@@ -147,13 +134,15 @@ class Residual(nn.Module):
         return x + self.conv(x)
 
 
-def test_of_what_is_no_chain_the_whole_picture_is_shown() -> None:
-    network = wrap(nn.Sequential(Residual(), nn.ReLU(), nn.AdaptiveAvgPool2d(2)))
-    for layer in ("0", "1", "2"):
-        grid = grid_of(network, layer, (8, 8))
-        assert grid is None
-        assert window(grid, (8, 9), (1, 1)) == (0, 0, 9, 8)
-    assert grid_of(network, "0.conv", (8, 8)) == ((-1, 1, 3), (-1, 1, 3))
+def test_beyond_a_global_step_the_whole_picture_is_seen() -> None:
+    network = wrap(
+        nn.Sequential(Residual(), nn.ReLU(), nn.AdaptiveAvgPool2d(2), nn.Flatten(), nn.Linear(12, 2))
+    )
+    assert window(field_of(network, "1", (8, 8)), (8, 9), (2, 0)) == (-1, 1, 2, 4)
+    for layer in ("2", "4"):
+        field = field_of(network, layer, (8, 8))
+        assert field is None
+        assert window(field, (8, 9), (1, 1)) == (0, 0, 9, 8)
 
 
 def test_a_contact_sheet_has_a_place_for_each_unit() -> None:

@@ -17,8 +17,8 @@ from innervision.errors import Invalid
 from innervision.images import fit, to_bytes
 from innervision.network import Network
 from innervision.see import backward
-from innervision.see.fields import Box, grid_of, window
 from innervision.see.pictures import Pictures, as_pictures
+from innervision.see.receptive import Box, Field, box, by_gradient, receptive_fields
 from innervision.see.target import Target
 from innervision.see.units import TopImages
 from innervision.sheets import FAINT, INK, PAPER
@@ -63,7 +63,7 @@ def strongest(
     if layer not in found.layers:
         raise Invalid(f"no layer {layer!r} in the index, which has {', '.join(found.layers)}")
     top = found[layer]
-    grid = grid_of(network, layer, source.size)
+    field = field_of(network, layer, source.size)
     for channel in range(len(top.values)) if channels is None else channels:
         if not 0 <= channel < len(top.values):
             raise Invalid(f"no unit {channel} in {layer}, which has 0 … {len(top.values) - 1}")
@@ -73,11 +73,13 @@ def strongest(
         for rank in ranks:
             pixels = source[int(top.pictures[channel, rank])]
             row, column = (int(n) for n in top.places[channel, rank])
-            box = window(grid, source.size, (row, column))
-            patches.append(cut(pixels, box))
+            seen = window(field, source.size, (row, column))
+            patches.append(cut(pixels, seen))
             if deconv and top.values[channel, rank] > 0:
                 place = (row, column) if top.extent != (1, 1) else None
-                projected.append(cut(project(network, pixels, Target(layer, channel, place), box), box, GREY))
+                projected.append(
+                    cut(project(network, pixels, Target(layer, channel, place), seen), seen, GREY)
+                )
         yield Unit(
             layer,
             channel,
@@ -91,19 +93,47 @@ def strongest(
 GREY = (128, 128, 128)
 
 
-def cut(pixels: NDArray[np.uint8], box: Box, beyond: tuple[int, int, int] = PAPER) -> Image.Image:
-    """Cut a box out of a picture (h w 3); what lies beyond the edge is of one colour."""
-    left, top, right, bottom = box
+def field_of(network: Network, layer: str, size: tuple[int, int]) -> Field | None:
+    """Return a layer's receptive field, or None where its units see a picture of (height, width) whole."""
+    field = receptive_fields(network, size).get(layer)
+    if field is None:
+        try:
+            # one that reaches beyond twice the picture covers it from anywhere
+            field = by_gradient(network, layer, most=2 * max(64, *size))
+        except Invalid:
+            return None
+    return field if min(field.stride) > 0 else None
+
+
+def window(field: Field | None, size: tuple[int, int], place: tuple[int, int]) -> Box:
+    """Return what a unit at a place (row, column) of a map sees of a picture of a size (height, width).
+
+    Along a side where the field is no shorter than the picture, and without a field, it is the whole side.
+    """
+    h, w = size
+    if field is None:
+        return 0, 0, w, h
+    left, top, right, bottom = box(field, *place)
+    if field.size[0] >= h:
+        top, bottom = 0, h
+    if field.size[1] >= w:
+        left, right = 0, w
+    return left, top, right, bottom
+
+
+def cut(pixels: NDArray[np.uint8], edges: Box, beyond: tuple[int, int, int] = PAPER) -> Image.Image:
+    """Cut a part out of a picture (h w 3); what lies beyond its border is of one colour."""
+    left, top, right, bottom = edges
     patch = Image.new("RGB", (right - left, bottom - top), beyond)
     patch.paste(Image.fromarray(pixels), (-left, -top))
     return patch
 
 
-def project(network: Network, pixels: NDArray[np.uint8], target: Target, box: Box) -> NDArray[np.uint8]:
-    """Return a target's deconvolution in a picture (h w 3) as a picture, on the scale of what is in a box."""
+def project(network: Network, pixels: NDArray[np.uint8], target: Target, edges: Box) -> NDArray[np.uint8]:
+    """Return a target's deconvolution in a picture (h w 3) as a picture, on the scale of a part."""
     image = torch.from_numpy(pixels.copy()).permute(2, 0, 1)[None].float().div_(255).to(network.device)
     map = backward.deconvnet(network, image, target).map.float().cpu()
-    left, top, right, bottom = box
+    left, top, right, bottom = edges
     seen = map[:, :, max(0, top) : bottom, max(0, left) : right]
     peak = float(seen.abs().max())
     return to_bytes(0.5 + map / (2 * peak) if peak > 0 else torch.full_like(map, 0.5))
@@ -140,7 +170,7 @@ def contact_sheet(
         left = _MARGIN + number % across * (width + gap)
         top = _MARGIN + head + number // across * (height + gap)
         draw.text((left, top), str(unit.channel), INK, name_font)
-        told = "silent" if unit.silent else f"{unit.values[0]:.4g}"
+        told = "silent" if unit.silent else _short(unit.values[0])
         draw.text((left + width, top + 2), told, FAINT, small, anchor="ra")
         for start, tiles in ((left, unit.patches), (left + block + 6, unit.deconvolutions)):
             for place, one in enumerate(tiles):
@@ -150,6 +180,10 @@ def contact_sheet(
                     sized, (start + x + (tile - sized.width) // 2, top + 20 + y + (tile - sized.height) // 2)
                 )
     return page
+
+
+def _short(value: float) -> str:
+    return f"{value:.0f}" if value >= 1000 else f"{value:.4g}"
 
 
 def _sized(picture: Image.Image, tile: int) -> Image.Image:
