@@ -23,27 +23,30 @@ class Opened(Network):
         super().__init__(module, name=like.name, preprocessing=like.preprocessing)
         self._lock = like._lock  # one module, one at a time
         self.opened = False
+        self.dead = False
+        """Whether the latest way back met a picture that needed it."""
 
     def answers(self, image: Tensor, layers: Iterable[str]) -> Mapping[str, Tensor]:
         if not self.opened:
             return super().answers(image, layers)
+        self.dead = False
         with self._lock, by_its_modules(self):
             found = super().answers(image, layers)
         for node in _rectifiers(found.values()):
-            node.register_hook(_let_through)
+            node.register_hook(self._let_through)
         return found
 
-
-def _let_through(passed: tuple[Tensor | None, ...], down: tuple[Tensor | None, ...]) -> Any:
-    through, above = passed[0], down[0]
-    if through is None or above is None:
-        return None
-    dead = ~through.flatten(1).any(1)
-    if not bool(dead.any()):
-        return None
-    # of a loss: what is below 0 would raise the input, and all of it stands before closed ReLUs
-    opened = above.clamp(max=0) * dead.view(-1, *[1] * (above.ndim - 1)).to(above)
-    return (through + opened, *passed[1:])
+    def _let_through(self, passed: tuple[Tensor | None, ...], down: tuple[Tensor | None, ...]) -> Any:
+        through, above = passed[0], down[0]
+        if through is None or above is None:
+            return None
+        dead = ~through.flatten(1).any(1)
+        if not bool(dead.any()):
+            return None
+        self.dead = True
+        # of a loss: what is below 0 would raise the input, and all of it stands before closed ReLUs
+        opened = above.clamp(max=0) * dead.view(-1, *[1] * (above.ndim - 1)).to(above)
+        return (through + opened, *passed[1:])
 
 
 def _rectifiers(answers: Iterable[Tensor]) -> Iterator[Any]:

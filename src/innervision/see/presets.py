@@ -192,7 +192,9 @@ def _yosinski(
     ]
     optimiser = Sgd(_FASTER * lr, progress)
     text = f"Yosinski et al. 2015: pixels, gradient descent, {', '.join(said)}"
-    return Preset(text, steps, optimiser, _pixels, "still", edits, centre=True, let_through=True, level=_LEVEL)
+    return Preset(
+        text, steps, optimiser, _pixels, "still", edits, centre=True, let_through=True, level=_LEVEL
+    )
 
 
 PRESETS: Mapping[str, Preset] = MappingProxyType(
@@ -213,6 +215,7 @@ PRESETS: Mapping[str, Preset] = MappingProxyType(
             _phases,
             "crops",
             _none,
+            let_through=True,
         ),
         "yosinski1": _yosinski(500, sigma=0.5, norm=50, progress=2.0),
         "yosinski2": _yosinski(750, shrink=0.3, norm=20),

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import TypeAlias
 
 import torch
 from torch import Tensor, nn
@@ -23,7 +22,7 @@ from innervision.see.presets import LOOKS, Preset, photographs
 from innervision.see.target import Target
 
 _OUTPUT = "output"  # what a classifier's own answer is called where layers have names
-_LET_THROUGH = 16  # steps
+_LET_THROUGH = 16  # steps at least, and as long as a picture is dead
 
 
 @dataclass(frozen=True, eq=False)
@@ -40,7 +39,7 @@ class Direction:
         return f"{self.layer}:{self.name}"
 
 
-Unit: TypeAlias = Target | Direction
+Unit = Target | Direction
 
 
 @dataclass(frozen=True, eq=False)
@@ -105,7 +104,8 @@ class Together:
         self.network.opened = plan.preset.let_through
         look.done = 0.0
         for frame in descend(self.network, self.canvas, [stage], generator=generator):
-            self.network.opened = plan.preset.let_through and frame.count < _LET_THROUGH
+            early = frame.count < _LET_THROUGH or self.network.dead
+            self.network.opened = plan.preset.let_through and early
             look.done = frame.count / plan.steps
             yield frame
 
