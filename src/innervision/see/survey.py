@@ -6,7 +6,7 @@ import io
 import math
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
-from functools import cache
+from functools import cache, lru_cache
 from pathlib import Path
 
 import numpy as np
@@ -74,7 +74,7 @@ def survey(network: Network, image: Tensor, layers: Iterable[str] | None = None)
 def _layer(network: Network, name: str, answer: Tensor, field: Field | None) -> Layer:
     if answer.ndim != 4:
         raise Invalid(f"layer {name!r} answers {tuple(answer.shape)}: a sheet shows (1, c, h, w) only")
-    maps = answer[0].float().cpu()
+    maps = answer[0].float().cpu().contiguous()  # channels last would be slow to look through
     dead = int((maps == 0).flatten(1).all(1).sum())
     return Layer(name, maps, field, dead, _saturated(network.module.get_submodule(name), maps))
 
@@ -144,29 +144,51 @@ def layer_sheet(
     cell = h + _GAP + _CAPTION, w + _GAP
     grid = torch.full((rows * columns, *cell), _COLOURS, dtype=torch.uint8)
     grid[:count, :h, :w] = tiles
-    body = grid.view(rows, columns, *cell).permute(0, 2, 1, 3).reshape(rows * cell[0], columns * cell[1])
-    heading = _heading(layer, len(chosen), scale)
-    fonts = ImageFont.load_default(16), ImageFont.load_default(11)
-    wide = max(math.ceil(font.getlength(text)) for font, text in zip(fonts, heading, strict=True))
-    page = np.full(
-        (_HEAD + 2 * _MARGIN + body.shape[0], 2 * _MARGIN + max(wide, body.shape[1])), _COLOURS, "u1"
+    body = (
+        grid.view(rows, columns, *cell).permute(0, 2, 1, 3).reshape(rows * cell[0], columns * cell[1]).numpy()
     )
-    top = _HEAD + _MARGIN
-    page[top : top + body.shape[0], _MARGIN : _MARGIN + body.shape[1]] = body.numpy()
-    words = Image.new("L", (page.shape[1], page.shape[0]))
-    draw = ImageDraw.Draw(words)
-    draw.text((_MARGIN, _MARGIN), heading[0], 255, fonts[0])
-    draw.text((_MARGIN, _MARGIN + 24), heading[1], 150, fonts[1])
     peaks = maps.amax((1, 2)).tolist()
     for n, channel in enumerate(chosen):
-        at = (_MARGIN + n % columns * cell[1], top + n // columns * cell[0] + h + 1)
-        # values beside the number where there is room for both
-        draw.text(at, f"{channel}" if w < 84 else f"{channel}   to {peaks[n]:.4g}", 150, fonts[1])
-    ink = np.asarray(words)
-    np.copyto(page, _COLOURS + ink // 4, where=ink > 0)
-    picture = Image.frombytes("P", words.size, page.tobytes())
-    picture.putpalette(_palette(scale == "centred"))
+        # the greatest value beside the number where there is room for both
+        text = f"{channel}" if w < 84 else f"{channel}   to {peaks[n]:.4g}"
+        _write(body, text, n // columns * cell[0] + h + 1, n % columns * cell[1])
+    return _page(body, _heading(layer, len(chosen), scale), _palette(scale == "centred"))
+
+
+def _page(body: NDArray[np.uint8], heading: tuple[str, str], palette: bytes) -> Image.Image:
+    """Set a heading over numbers of colours, and margins around."""
+    wide = max(body.shape[1], _word(heading[0], 16).shape[1], _word(heading[1], 11).shape[1])
+    page = np.full((_HEAD + 2 * _MARGIN + body.shape[0], 2 * _MARGIN + wide), _COLOURS, np.uint8)
+    top = _HEAD + _MARGIN
+    page[top : top + body.shape[0], _MARGIN : _MARGIN + body.shape[1]] = body
+    _write(page, heading[0], _MARGIN, _MARGIN, size=16, tone=1.0)
+    _write(page, heading[1], _MARGIN + 24, _MARGIN)
+    picture = Image.frombytes("P", (page.shape[1], page.shape[0]), page.tobytes())
+    picture.putpalette(palette)
     return picture
+
+
+def _write(page: NDArray[np.uint8], text: str, y: int, x: int, *, size: int = 11, tone: float = 0.6) -> None:
+    """Write in the palette's greys, over what is paper."""
+    word = _word(text, size)
+    place = page[y : y + word.shape[0], x : x + word.shape[1]]
+    place[:] = _COLOURS + (word[: place.shape[0], : place.shape[1]] * (tone * (255 - _COLOURS))).astype(
+        np.uint8
+    )
+
+
+@lru_cache(4096)  # the numbers of channels come again with every layer
+def _word(text: str, size: int) -> NDArray[np.float32]:
+    """Return how much of each pixel a word covers, 0..1."""
+    font = _font(size)
+    picture = Image.new("L", (math.ceil(font.getlength(text)) + 1, math.ceil(1.4 * size)))
+    ImageDraw.Draw(picture).text((0, 0), text, 255, font)
+    return np.asarray(picture, np.float32) / np.float32(255)
+
+
+@cache
+def _font(size: int) -> ImageFont.FreeTypeFont | ImageFont.ImageFont:
+    return ImageFont.load_default(size)  # unpacked at each call
 
 
 def _indices(maps: Tensor, every: Tensor, scale: str) -> Tensor:
@@ -203,12 +225,12 @@ def _heading(layer: Layer, shown: int, scale: str) -> tuple[str, str]:
     which = f"{c} channels" if shown == c else f"{shown} strongest of {c} channels"
     saturated = "" if layer.saturated is None else f", {layer.saturated} saturated"
     sees = "sees through a global step" if layer.field is None else f"sees {layer.field}"
-    said = {
-        "channel": "each channel on its own scale",
-        "shared": f"one scale: {min(0.0, float(layer.maps.min())):.3g} … {float(layer.maps.max()):.3g}",
-        "centred": f"0 is white, the ends are ±{float(layer.maps.abs().max()):.3g}",
-    }[scale]
-    said = said.replace("…", "to").replace("±", "+-")  # the font is plain
+    if scale == "channel":
+        said = "each channel on its own scale"
+    elif scale == "shared":
+        said = f"one scale: {min(0.0, float(layer.maps.min())):.4g} to {float(layer.maps.max()):.4g}"
+    else:
+        said = f"0 is white, the ends are +-{float(layer.maps.abs().max()):.4g}"
     return layer.name, f"{which} of {w} x {h}, {sees}; {layer.dead} dead{saturated}; {said}"
 
 
