@@ -166,6 +166,16 @@ def test_grams_do_not_depend_on_how_many_pictures_go_together() -> None:
     torch.testing.assert_close(grams(network, ("4",), image)[0], flat @ flat.T)
 
 
+def test_grams_are_the_same_a_few_layers_at_a_time() -> None:
+    image = torch.rand(6, 3, 12, 12, generator=torch.Generator().manual_seed(0))
+    network, calls = small(), []
+    network.module.register_forward_pre_hook(lambda *_: calls.append(1))
+    whole = grams(network, ("1", "4"), image)
+    assert len(calls) == 2  # for the sizes, and for all layers
+    torch.testing.assert_close(grams(network, ("1", "4"), image, room=1), whole, rtol=0, atol=0)
+    assert len(calls) == 2 + 3
+
+
 def test_a_layer_that_always_answers_the_same_is_like_nothing() -> None:
     x = np.random.default_rng(4).normal(size=(12, 3))
     network, pictures = given(x, np.full((12, 3), 0.1))

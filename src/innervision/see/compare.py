@@ -110,31 +110,56 @@ def _compare(
         raise Invalid(f"too few of {edges[-1]} pictures could be read to compare layers by")
 
 
-def grams(network: Network, layers: Sequence[str], image: Tensor) -> Tensor:
+def grams(network: Network, layers: Sequence[str], image: Tensor, *, room: int = 2**29) -> Tensor:
     """Return each layer's Gram matrix XXᵀ over pictures (n, 3, h, w): (layers, n, n), float64, on the CPU.
 
-    The features' mean over the pictures is taken off first, which changes no HSIC and keeps digits.
+    The features' mean over the pictures is taken off first, which changes no HSIC and keeps digits. room:
+    bytes of features to hold at once. Where those of all layers are more, the pictures are looked at several
+    times, by a few layers each, which is little more work: shallow layers are had by a short pass.
     Raises Diverged where a layer answers NaN or infinity.
     """
-    some = most_at_once((image.shape[-2], image.shape[-1]))
-    kept: dict[str, list[Tensor]] = {name: [] for name in layers}
+    found: dict[str, Tensor] = {}
     with torch.inference_mode(False), torch.no_grad():
-        for part in image.split(some):
-            answers = network.features(part.to(network.device), layers)
-            for name in layers:
-                kept[name].append(answers[name].flatten(1))
-        found: list[Tensor] = []
-        for name in layers:
-            features = torch.cat(kept.pop(name))
-            features = (features.cpu() if features.device.type == "mps" else features).double()
-            if not features.isfinite().all():
-                raise Diverged(f"layer {name!r} answers NaN or infinity: try float32")
-            size = features.norm()
-            features -= features.mean(0)
-            if features.norm() < 1e-12 * size:  # the same answer to every picture, but for rounding
-                features.zero_()
-            found.append((features @ features.T).cpu())
-    return torch.stack(found)
+        for group in _groups(network, layers, image, room):
+            kept: dict[str, list[Tensor]] = {name: [] for name in group}
+            for part in image.split(most_at_once((image.shape[-2], image.shape[-1]))):
+                for name, answer in network.features(part.to(network.device), group).items():
+                    kept[name].append(answer.flatten(1))
+            for name in group:
+                found[name] = _gram(torch.cat(kept.pop(name)), name)
+    return torch.stack([found[name] for name in layers])
+
+
+def _groups(network: Network, layers: Sequence[str], image: Tensor, room: int) -> list[list[str]]:
+    """Part the layers so that the features of a group fit into the room, or are one layer's."""
+    sizes = {
+        name: answer.numel() * answer.element_size() * len(image)
+        for name, answer in network.features(image[:1].to(network.device), layers).items()
+    }
+    groups: list[list[str]] = []
+    full = 0
+    for name in layers:
+        if not groups or full + sizes[name] > room:
+            groups.append([])
+            full = 0
+        groups[-1].append(name)
+        full += sizes[name]
+    return groups
+
+
+def _gram(features: Tensor, name: str) -> Tensor:
+    """Return XXᵀ of features (n, p), less their mean, a block of columns at a time."""
+    gram = torch.zeros(len(features), len(features), dtype=torch.float64)
+    whole = 0.0
+    for block in features.split(2**18, 1):
+        columns = (block.cpu() if block.device.type == "mps" else block).double()
+        whole += float(columns.square().sum())
+        columns -= columns.mean(0)
+        gram += (columns @ columns.T).cpu()
+    if not gram.isfinite().all():
+        raise Diverged(f"layer {name!r} answers NaN or infinity: try float32")
+    # the same answer to every picture, but for rounding
+    return gram if float(gram.trace()) > 1e-24 * whole else torch.zeros_like(gram)
 
 
 def centred(gram: Tensor, *, biased: bool = False) -> Tensor:

@@ -71,4 +71,4 @@ def draw(checkpoints: Iterable[Checkpoint], *, title: str | None = None, tile: i
     lower = [one.unit.deconvolutions[0] if one.unit.deconvolutions else blank for one in every]
     shown = [*upper, *(lower if any(one.unit.deconvolutions for one in every) else [])]
     labels = [f"{one.label}\n{one.value:.4g}" for one in every]
-    return sheets.sheet(shown, labels=labels, columns=len(every), tile=tile, title=title, smooth=True)
+    return sheets.sheet(shown, labels=labels, columns=len(every), tile=tile, title=title)
