@@ -150,6 +150,17 @@ def test_raw_numbers_come_back(tmp_path: Path) -> None:
         save_raw(tmp_path / "n.csv", layers)
 
 
+def test_a_layer_may_bear_the_name_of_an_argument(tmp_path: Path) -> None:
+    guest = nn.Sequential()
+    guest.add_module("file", nn.Conv2d(3, 2, 1))
+    layers = survey(wrap(guest), light_left(), ["file"])
+    for name in ("a.npz", "b.npz"):
+        save_raw(tmp_path / name, layers)
+    with np.load(tmp_path / "a.npz") as packed:
+        np.testing.assert_array_equal(packed["file"], layers[0].maps.numpy())
+    assert (tmp_path / "a.npz").read_bytes() == (tmp_path / "b.npz").read_bytes()
+
+
 def test_what_cannot_be_surveyed_is_refused() -> None:
     flat = wrap(nn.Sequential(nn.Flatten(), nn.Linear(96, 2)))
     for network, layers, said in (

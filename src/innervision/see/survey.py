@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import math
+import zipfile
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from functools import cache, lru_cache
@@ -258,9 +259,13 @@ def save_raw(path: str | Path, layers: Sequence[Layer]) -> None:
     check_raw(where)
     with atomic(where) as draft:
         if where.suffix == ".npz":
-            arrays: dict[str, NDArray[np.float32]] = {layer.name: layer.maps.numpy() for layer in layers}
-            with draft.open("wb") as file:
-                np.savez(file, **arrays)  # pyright: ignore[reportArgumentType]
+            # not numpy.savez, whose own arguments' names no layer may bear
+            with zipfile.ZipFile(draft, "w") as archive:
+                for layer in layers:
+                    # an entry without the time: equal numbers are equal files
+                    entry = zipfile.ZipInfo(f"{layer.name}.npy")
+                    with archive.open(entry, "w", force_zip64=True) as file:
+                        np.lib.format.write_array(file, layer.maps.numpy())
         else:
             from safetensors.torch import save_file
 
