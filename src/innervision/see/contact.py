@@ -154,7 +154,9 @@ def contact_sheet(
     block = side * (tile + _GAP) - _GAP
     pair = any(unit.deconvolutions for unit in every)
     width, height = block * (1 + pair) + 6 * pair, block + 20
-    across = columns or max(1, min(len(every), round(math.sqrt(len(every) * 1.5 * height / width))))
+    near = max(1, min(len(every), round(math.sqrt(len(every) * 1.5 * height / width))))
+    # about 3:2, with as few places left empty as may be
+    across = columns or min(range(max(1, near - 1), near + 2), key=lambda n: (-len(every) % n, abs(n - near)))
     down = math.ceil(len(every) / across)
     gap, head = 18, 40 if title else 0
     page = Image.new(
