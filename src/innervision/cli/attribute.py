@@ -39,6 +39,7 @@ CAMS = {
 }
 METHODS = (*BACKWARD, *CAMS, "occlusion")
 _STEPS = 6  # of the cascade of random layers
+_LOOKS = 8  # at most, of smoothgrad and integrated, for a map to be compared: likeness shows with few
 
 
 @click.command()
@@ -244,7 +245,8 @@ def explained(
             found = Explained(method, *explain(method, chosen, network, image, target))
             told.step(number * each + 1, len(methods) * each, method)
             comparisons: list[Comparison] = []
-            again = partial(_map, method, chosen)
+            fewer = {name: min(chosen[name], _LOOKS) for name in ("samples", "points")}
+            again = partial(_map, method, {**chosen, **fewer})
             if tested:
                 for one in randomised(network, image, target, again, seed=chosen["seed"], steps=_STEPS):
                     comparisons.append(one)
