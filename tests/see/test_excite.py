@@ -101,6 +101,9 @@ def test_a_place_and_a_direction_by_hand() -> None:
 
     assert value(channel=3, place=(0.5, 0.5)) == pytest.approx(float(a[:, 3, 2, 3].sum()))
     assert value(channel=3, place=(0.0, 1.0)) == pytest.approx(float(a[:, 3, 0, 6].sum()))
+    even = {"2": a[..., :4, :6]}  # the centre is Lucid's: right below the middle
+    middle = -float(excitement("2", 3, place=(0.5, 0.5))(even, batch)[0])
+    assert middle == pytest.approx(float(a[:, 3, 2, 3].sum()))
     v = torch.tensor([1.0, -2, 0, 3, 0.5], dtype=torch.float64)
     along = torch.einsum("nchw,c->nhw", a, v)
     assert value(direction=v) == pytest.approx(float(along.mean((1, 2)).sum()))

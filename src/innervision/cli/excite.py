@@ -73,8 +73,8 @@ def excite(
 ) -> None:
     """Make pictures that excite units of a network: one picture, or a contact sheet of several.
 
-    Without a target, the first channels of a layer two thirds of the way into the network. Ctrl-C keeps the
-    pictures so far.
+    Without a target, the first channels of a layer halfway into the network. Ctrl-C keeps the pictures so
+    far.
     """
     from innervision import images
     from innervision.see.excite import excite as work_on
@@ -151,7 +151,7 @@ def _channels(layer: str, network: Network, size: int | None) -> int:
 
 
 def usual(network: Network) -> list[Target]:
-    """Return the units shown where none is named: the first of a layer two thirds of the way in."""
+    """Return the units shown where none is named: the first of a layer halfway in."""
     from innervision.errors import Invalid
     from innervision.see.activations import rectified
     from innervision.see.target import Target
@@ -159,7 +159,7 @@ def usual(network: Network) -> list[Target]:
     layers = rectified(network)
     if not layers:
         raise Invalid(f"{network.name} has no ReLU layers to choose from: give --target LAYER:CHANNEL")
-    return [Target(layers[2 * len(layers) // 3], channel) for channel in range(_DEFAULT)]
+    return [Target(layers[len(layers) // 2], channel) for channel in range(_DEFAULT)]
 
 
 def name_of(units: list[Target]) -> str:

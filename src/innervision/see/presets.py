@@ -201,7 +201,7 @@ PRESETS: Mapping[str, Preset] = MappingProxyType(
     {
         "lucid": Preset(
             "Olah et al. 2017: a Fourier canvas, looked at from ever other places",
-            128,
+            96,
             Adam(0.05),
             _fourier,
             "robust",
