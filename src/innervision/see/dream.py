@@ -223,14 +223,14 @@ def _edges(side: int, tile: int) -> list[int]:
     return [n * side // parts for n in range(parts + 1)]
 
 
-# Not in the generator: what is set here must be given back before a frame is yielded.
+# Leaving inference_mode() turns gradients on, even under no_grad(). Not in the generator: what is set here
+# must be given back before a frame is yielded.
 @torch.inference_mode(False)
 def _gradient(network: Network, image: Tensor, goal: Objective) -> tuple[Tensor, float]:
     leaf = image.detach().clone(memory_format=torch.contiguous_format).requires_grad_()
     try:
-        with torch.enable_grad():
-            total, _ = goal(network.answers(leaf, goal.layers), leaf)
-            (gradient,) = torch.autograd.grad(total, leaf)
+        total, _ = goal(network.answers(leaf, goal.layers), leaf)
+        (gradient,) = torch.autograd.grad(total, leaf)
     except RuntimeError as error:
         if out_of_memory(error):
             raise
