@@ -32,7 +32,11 @@ if TYPE_CHECKING:
 
 QUICK = ("gradient", "deconvnet", "guided", "gradient-x-input", "layer-cam")  # made again to be judged
 SLOW = ("integrated", "smoothgrad", "occlusion")
-_UNITS, _DEPTHS = 3, 4  # units shown of a layer; layers they are taken from
+_UNITS, _DEPTHS, _SIDE = (
+    2,
+    4,
+    112,
+)  # units shown of a layer; layers they are taken from; what excites them, in px
 
 
 @dataclass(frozen=True)
@@ -64,7 +68,7 @@ class Section:
 @click.option(
     "--classes", type=click.Path(path_type=Path), help="a file with the name of a class on each line"
 )
-@click.option("--steps", type=click.IntRange(1), default=96, show_default=True, help="of what excites a unit")
+@click.option("--steps", type=click.IntRange(1), default=64, show_default=True, help="of what excites a unit")
 @click.option("--quick", is_flag=True, help="leave out what takes long: excitation, trust and inversion")
 @click.option("--seed", type=int, default=0, show_default=True, help="of what is drawn at random")
 @click.option("--max-pixels", type=int, help="largest picture to read, in pixels [default: 178956970]")
@@ -238,7 +242,7 @@ class _Look:
         """Return a picture that excites each unit."""
         from innervision.see.excite import excite
 
-        side = min(160, max(self.image.shape[-2:]))
+        side = min(_SIDE, max(self.image.shape[-2:]))
         work = excite(self.network, units, size=side, steps=self.steps, seed=self.seed)
         return {str(one.unit): one.images[:1] for one in work.results()}
 
@@ -271,8 +275,8 @@ class _Look:
         from innervision.see import invert
 
         names = invert.wanted(self.network, None)
-        some = names if len(names) <= 6 else tuple(names[(len(names) - 1) * n // 5] for n in range(6))
-        found = list(invert.invert(self.network, self.image, some, steps=40, seed=self.seed))
+        some = names if len(names) <= 5 else tuple(names[(len(names) - 1) * n // 4] for n in range(5))
+        found = list(invert.invert(self.network, self.image, some, steps=30, seed=self.seed))
         text = (
             "A picture that the layer answers to as it does to this one, looked for from "
             "grey noise: what the "
