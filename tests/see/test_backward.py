@@ -641,6 +641,16 @@ def test_the_command_judges_trust(files: Path) -> None:
     assert Path("o.png").is_file()
 
 
+def test_all_methods_on_one_sheet_go_on_where_one_is_refused(files: Path) -> None:
+    few = ("--samples", "2", "--points", "2")
+    told = result("--net", "gelu.py:net", "--method", "all", "--trust", "-o", "o.png", *few)
+    methods: dict[str, dict[str, object]] = told["methods"]  # pyright: ignore
+    refused = {name for name, numbers in methods.items() if "refused" in numbers}
+    assert refused == {"deconvnet", "guided"}
+    assert len(methods) == 11
+    assert all("trust" in numbers for name, numbers in methods.items() if name not in refused)
+
+
 def test_bad_input_is_one_line_and_exit_2(files: Path) -> None:
     for args, reason in (
         (("--net", "gelu.py:net", "--method", "guided"), "GELU"),
