@@ -241,10 +241,10 @@ def explained(
     each = 1 + _STEPS * tested
     for number, method in enumerate(methods):
         found = Explained(method, None, {})
+        comparisons: list[Comparison] = []
         try:
             found = Explained(method, *explain(method, chosen, network, image, target))
             told.step(number * each + 1, len(methods) * each, method)
-            comparisons: list[Comparison] = []
             fewer = {name: min(chosen[name], _LOOKS) for name in ("samples", "points")}
             again = partial(_map, method, {**chosen, **fewer})
             if tested:
@@ -258,7 +258,8 @@ def explained(
                 raise
             found = replace(found, refused=str(error))  # the others of `all` go on
         yield found
-        told.step((number + 1) * each, len(methods) * each, method)
+        if found.refused or (tested and len(comparisons) < _STEPS):  # what was left out counts as done
+            told.step((number + 1) * each, len(methods) * each, method)
 
 
 def _map(method: str, chosen: dict[str, Any], network: Network, image: Tensor, target: Target) -> Tensor:
