@@ -202,6 +202,15 @@ def test_a_neuron_paints_where_it_looks() -> None:
         assert np.unravel_index(int(moved.argmax()), moved.shape) == pytest.approx(place, abs=2)
 
 
+def test_a_place_stays_on_the_picture_when_it_is_padded() -> None:
+    """Row 3 of 18, each of a 22 px picture's: at share 3.5 / 18 of it, 12 px farther on in 46."""
+    work = excite(deep(), "3:1@3,9", size=22, steps=1)
+    next(work)
+    batch = work._now[0]
+    assert batch._place(batch.units[0], 0) == pytest.approx((3.5 / 18, 9.5 / 18))
+    assert batch._place(batch.units[0], 12)[0] == pytest.approx((3.5 / 18 * 22 + 12) / 46)
+
+
 def test_a_direction_is_followed() -> None:
     warm = Direction("conv", torch.tensor([1.0, 0, -1, 0]), name="red, not blue")
     (found,) = excite(colours(), warm, size=20, steps=128).results()
