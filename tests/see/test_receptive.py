@@ -98,6 +98,19 @@ def test_what_is_global_sees_the_picture_whole() -> None:
     assert by_gradient(wrap(Branching()), "gated", most=256) == Field((256, 256), (0, 0), (0, 0))
 
 
+def test_what_a_global_step_is_added_to_has_no_window() -> None:
+    class Context(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.conv, self.after = nn.Conv2d(3, 3, 3), nn.Identity()
+
+        def forward(self, x: Tensor) -> Tensor:
+            x = self.conv(x)
+            return self.after(x + F.interpolate(x.mean((2, 3), keepdim=True), x.shape[2:]))
+
+    assert list(receptive_fields(wrap(Context()))) == ["conv"]
+
+
 def test_a_unit_sees_its_box_and_nothing_else() -> None:
     """Brute force: change a pixel, and see which units change."""
     torch.manual_seed(0)

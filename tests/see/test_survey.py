@@ -120,6 +120,9 @@ def test_scales_are_told_apart() -> None:
     shared = layer_sheet(layer, scale="shared", channels=None, tile=40)
     assert colours(shared, 0, 2)[0] == PALE
     assert colours(shared, 0, 2)[1] == colours(shared, 1, 2)[0]  # 2 is one colour everywhere
+    assert colours(shared, 1, 2)[1] != BLACK  # black is 0, not the least
+    red, _, blue = colours(layer_sheet(layer, scale="centred", channels=None, tile=40), 1, 2)[1]
+    assert red > blue  # all above 0
     centred = layer_sheet(of(4.0, -4.0, 0.0), scale="centred", channels=None, tile=40)
     assert colours(centred, 0, 2)[0] == RED
     assert colours(centred, 1, 2)[0] == BLUE
