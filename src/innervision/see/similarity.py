@@ -10,25 +10,26 @@ from torch import Tensor
 
 from innervision.errors import Invalid
 
-_SIGMA, _RADIUS = 1.5, 5  # the window: a Gaussian cut to 11 x 11 pixels
+_SIGMA, _WINDOW = 1.5, 11  # a Gaussian, cut to 11 x 11 pixels
 _STILL, _FLAT = 0.01**2, 0.03**2  # (K1 L)² and (K2 L)² of a range L = 1
 
 
-def ssim(one: Tensor, other: Tensor) -> float:
+def ssim(one: Tensor, other: Tensor, *, window: int = _WINDOW) -> float:
     """Return the structural similarity of two pictures (1, c, h, w) in 0..1: 1 for equal ones, from -1.
 
     Wang, Bovik, Sheikh & Simoncelli, "Image Quality Assessment: From Error Visibility to Structural
     Similarity", IEEE TIP 2004, eq. 13 and 14: the mean over all places where the 11 x 11 Gaussian window
     (sigma 1.5) lies within the picture. Departure: the paper measures grey pictures; here the colours are
     measured each by itself, and their mean is returned.
-    Raises Invalid for two sizes, and for a side below 11 pixels.
+    window: its side, an odd number, for pictures that are smaller than the paper's.
+    Raises Invalid for two sizes, and for a side below the window's.
     """
     _check(one, other)
-    if min(one.shape[-2:]) < 2 * _RADIUS + 1:
-        raise Invalid(f"SSIM looks through a window of 11 x 11 pixels: {_size(one)} are too few")
+    if not (window % 2 and 0 < window <= min(one.shape[-2:])):
+        raise Invalid(f"SSIM looks through a window of {window} x {window} pixels: {_size(one)} are too few")
     x, y = one.detach().double(), other.detach().double().to(one.device)
-    mx, my = _blurred(x), _blurred(y)
-    xx, yy, xy = _blurred(x * x) - mx * mx, _blurred(y * y) - my * my, _blurred(x * y) - mx * my
+    mx, my, xx, yy, xy = (_blurred(each, window) for each in (x, y, x * x, y * y, x * y))
+    xx, yy, xy = xx - mx * mx, yy - my * my, xy - mx * my
     alike = (2 * mx * my + _STILL) * (2 * xy + _FLAT)
     return float((alike / ((mx * mx + my * my + _STILL) * (xx + yy + _FLAT))).mean())
 
@@ -40,9 +41,9 @@ def psnr(one: Tensor, other: Tensor) -> float:
     return -10 * math.log10(square) if square else math.inf
 
 
-def _blurred(image: Tensor) -> Tensor:
-    """Return the Gaussian-weighted means (1, c, h-10, w-10): no place looks beyond the picture."""
-    place = torch.arange(-_RADIUS, _RADIUS + 1, dtype=image.dtype, device=image.device)
+def _blurred(image: Tensor, window: int) -> Tensor:
+    """Return the Gaussian-weighted means (1, c, h', w'): no place looks beyond the picture."""
+    place = torch.arange(window, dtype=image.dtype, device=image.device) - window // 2
     kernel = torch.exp(-(place**2) / (2 * _SIGMA**2))
     line = (kernel / kernel.sum()).repeat(image.shape[1], 1)[:, None]
     rows = F.conv2d(image, line[:, :, None], groups=image.shape[1])

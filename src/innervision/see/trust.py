@@ -13,11 +13,11 @@ from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
 from innervision.errors import Invalid
 from innervision.network import Network
+from innervision.see.similarity import ssim
 from innervision.see.target import Target
 
 Explain = Callable[[Network, Tensor, Target], Tensor]
@@ -155,25 +155,6 @@ def rank_correlation(a: Tensor, b: Tensor) -> float:
     return float(x @ y) / scale if scale > 0 else 0.0
 
 
-def ssim(a: Tensor, b: Tensor, *, window: int = 11, sigma: float = 1.5) -> float:
-    """Return the mean structural similarity of two maps (h, w) of range 1 (Wang et al. 2004, eq. 13).
-
-    Gaussian windows that lie wholly within the maps; a smaller map has a window as large as it allows.
-    """
-    size = min(window, *a.shape)
-    size -= 1 - size % 2
-    x = torch.arange(size, dtype=torch.float64) - size // 2
-    line = torch.exp(-(x**2) / (2 * sigma**2))
-    kernel = torch.outer(line, line)[None, None] / line.sum() ** 2
-    p, q = (each.detach().cpu().double()[None, None] for each in (a, b))
-    mean_p, mean_q = F.conv2d(p, kernel), F.conv2d(q, kernel)
-    var_p, var_q = F.conv2d(p * p, kernel) - mean_p**2, F.conv2d(q * q, kernel) - mean_q**2
-    both = F.conv2d(p * q, kernel) - mean_p * mean_q
-    c1, c2 = 0.01**2, 0.03**2
-    above = (2 * mean_p * mean_q + c1) * (2 * both + c2)
-    return float((above / ((mean_p**2 + mean_q**2 + c1) * (var_p + var_q + c2))).mean())
-
-
 def strength(map: Tensor) -> Tensor:
     """Return how strong a map (1, c, h, w) or (1, h, w) is at each place: |values|, summed over channels."""
     flat = map.detach()[0].abs()
@@ -181,9 +162,11 @@ def strength(map: Tensor) -> Tensor:
 
 
 def _similarity(a: Tensor, b: Tensor) -> tuple[float, float, float]:
-    p, q = strength(a), strength(b)
-    scaled = [each / each.max() if bool(each.any()) else each for each in (p, q)]
-    return rank_correlation(a, b) if bool(b.any()) else math.nan, rank_correlation(p, q), ssim(*scaled)
+    p, q = strength(a).cpu(), strength(b).cpu()
+    one, other = ((each / each.max() if bool(each.any()) else each)[None, None] for each in (p, q))
+    side = min(11, *p.shape)
+    alike = ssim(one, other, window=side - 1 + side % 2)  # small maps have a window as large as they allow
+    return rank_correlation(a, b) if bool(b.any()) else math.nan, rank_correlation(p, q), alike
 
 
 def _ranks(values: Tensor) -> Tensor:
