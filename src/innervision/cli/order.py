@@ -80,7 +80,8 @@ def look(order: Order, limit: int, folder: Path | None) -> Seen:
     pictures: list[images.Source] = []
     read: list[Input] = []
     start = start_file(order.recipe.start)
-    for number, source in enumerate([*order.sources, *([start] if start else [])]):
+    sources = order.sources if start is None else (*order.sources, start)
+    for number, source in enumerate(sources):
         role = "content" if number == 0 else "style" if number < len(order.sources) else "start"
         if source == "blank":
             pictures.append(source)
@@ -97,7 +98,7 @@ def look(order: Order, limit: int, folder: Path | None) -> Seen:
             read.append(Input(role, source if sample else str(path), sha256(path)))
     if order.recipe.color != "transfer-only":
         read += _network(order.recipe)
-    over = pictures[-1] if start else None
+    over = None if start is None else pictures[-1]
     assert over is None or isinstance(over, images.Picture)
     return Seen(tuple(pictures[: len(order.sources)]), over, tuple(read), came)
 
