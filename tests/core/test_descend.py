@@ -352,6 +352,16 @@ def test_a_state_of_lbfgs_stays_as_it_was() -> None:
     assert all(torch.equal(state[name], saved[name]) for name in ("place", "gradient", "step"))
 
 
+def test_a_guest_s_weights_get_no_gradient() -> None:
+    module = nn.Sequential(nn.Conv2d(3, 4, 3), nn.ReLU())
+    network = wrap(module)
+    for optimiser in (Lbfgs(), Adam(0.01)):
+        stage = Stage(match(network, picture(12, 12, seed=2), ("1",)), 2, optimiser=optimiser)
+        for _ in descend(network, Pixels(picture(12, 12)), [stage]):
+            pass
+    assert all(p.requires_grad and p.grad is None for p in module.parameters())
+
+
 def two_sizes(network: Network, first: Objective, then: Objective) -> tuple[float, Tensor, Tensor]:
     """Return the scale after 12 steps, and the gradient and the step at the beginning of another size."""
     frames = descend(network, Pixels(picture()), [Stage(first, 12), Stage(then, 2, size=(16, 20))])

@@ -161,7 +161,7 @@ class _Descent:
             numbers = cast(list[float], torch.stack([total.detach(), *values.values()]).tolist())
             named = dict(zip(values, numbers[1:], strict=True))
             _check(numbers[0], named, f"step {step} of stage {number + 1}")
-            total.backward()
+            total.backward(inputs=[self.canvas.parameter])  # a guest's own weights may ask for gradients too
             seen.append((image.detach(), numbers[0], named))
             return total
 
