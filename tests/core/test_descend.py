@@ -292,10 +292,10 @@ def test_lbfgs_turns_round_where_its_memory_climbs() -> None:
     assert memory.state_dict()["pairs"] == []
 
 
-def test_lbfgs_remembers_so_many_pairs() -> None:
+def on_a_quadratic(history: int) -> tuple[LimitedMemory, Callable[[], Tensor]]:
     a, b = quadratic()
     x = torch.zeros(12, dtype=torch.float64, requires_grad=True)
-    memory = LimitedMemory(x, 3)
+    memory = LimitedMemory(x, history)
 
     def closure() -> Tensor:
         memory.zero_grad()
@@ -303,6 +303,11 @@ def test_lbfgs_remembers_so_many_pairs() -> None:
         loss.backward()
         return loss
 
+    return memory, closure
+
+
+def test_lbfgs_remembers_so_many_pairs() -> None:
+    memory, closure = on_a_quadratic(3)
     for _ in range(8):
         memory.step(closure)
     assert len(memory.state_dict()["pairs"]) == 3
@@ -331,16 +336,7 @@ def test_lbfgs_keeps_what_it_has_where_a_pair_is_not_believed() -> None:
 
 
 def test_a_state_of_lbfgs_stays_as_it_was() -> None:
-    a, b = quadratic()
-    x = torch.zeros(12, dtype=torch.float64, requires_grad=True)
-    memory = LimitedMemory(x, 3)
-
-    def closure() -> Tensor:
-        memory.zero_grad()
-        loss = x @ a @ x / 2 - b @ x
-        loss.backward()
-        return loss
-
+    memory, closure = on_a_quadratic(3)
     for _ in range(5):
         memory.step(closure)
     state = memory.state_dict()

@@ -131,8 +131,10 @@ def test_scales_are_told_apart() -> None:
 
 def test_an_even_layer_and_nan_are_drawn() -> None:
     for scale in ("channel", "shared", "centred"):
-        layer_sheet(of(0.0), scale=scale)
-        layer_sheet(of(float("nan"), 1.0), scale=scale)
+        even = colours(layer_sheet(of(0.0), scale=scale, channels=None, tile=40), 0, 1)
+        assert even[0] == even[1] == (WHITE if scale == "centred" else BLACK)
+        odd = layer_sheet(of(float("nan"), 1.0), scale=scale, channels=None, tile=40)
+        assert odd.size == layer_sheet(of(0.0, 1.0), scale=scale, channels=None, tile=40).size
 
 
 def test_large_maps_are_averaged_down() -> None:

@@ -7,7 +7,6 @@ import math
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from functools import partial
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
@@ -18,6 +17,7 @@ from innervision.cli.seeing import (
     network_options,
     open_network,
     open_picture,
+    stem,
     telling,
     telling_options,
 )
@@ -81,9 +81,9 @@ def attribute(
     deepest ReLU layer. Maps of colours are drawn with 0 as mid-grey; maps of places as heat.
     """
     from innervision import images
-    from innervision.see.target import target
+    from innervision.see.target import strongest, target
 
-    place = output or f"{Path(source.removeprefix('sample:')).stem}-{method}.png"
+    place = output or f"{stem(source)}-{method}.png"
     images.writable(place)
     methods = METHODS if method == "all" else (method,)
     with telling(quiet=quiet, as_json=as_json) as told:
@@ -176,25 +176,6 @@ class Explained:
             return ""
         said = "depends on the weights" if self.trust.depends else "does NOT depend on the weights"
         return f"{said}\nmedian rank {self.trust.rank:.2f}"
-
-
-def strongest(network: Network, image: Tensor) -> Target:
-    """Return the class predicted, or the channel of highest mean in the deepest ReLU, else last, layer."""
-    import torch
-
-    from innervision.errors import Invalid
-    from innervision.see.activations import rectified
-    from innervision.see.target import Target
-
-    with torch.no_grad():
-        answer = network(image)
-        if answer.ndim == 2:
-            return Target(None, int(answer[0].argmax()))
-        layer = (rectified(network) or network.layers)[-1]
-        answer = network.features(image, (layer,))[layer]
-    if answer.ndim != 4:
-        raise Invalid(f"{network.name} has no ReLU modules and ends in no maps: name a --target")
-    return Target(layer, int(answer[0].mean((1, 2)).argmax()))
 
 
 def explain(

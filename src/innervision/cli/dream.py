@@ -15,6 +15,8 @@ from innervision.cli.seeing import (
     network_options,
     open_network,
     open_picture,
+    precision_option,
+    stem,
     telling,
     telling_options,
 )
@@ -51,13 +53,7 @@ _GUESTS = 0.75  # of the way through another network's ReLUs
 @click.option("--zoom", type=float, default=0.05, show_default=True, help="share of the sides, a picture")
 @click.option("--fps", type=int, default=12, show_default=True, help="pictures a second of an mp4")
 @click.option("--seed", type=int, default=0, show_default=True, help="of the jitter")
-@click.option(
-    "--precision",
-    type=click.Choice(["auto", "float32", "bfloat16"]),
-    default="auto",
-    show_default=True,
-    help="bfloat16 where the processor has it",
-)
+@precision_option("bfloat16 where the processor has it")
 @click.option(
     "-o",
     "--output",
@@ -86,8 +82,7 @@ def dream(
     from innervision.machine import choose_precision
     from innervision.see.dream import Octaves, film
 
-    name = Path(source.removeprefix("sample:")).stem
-    place = Path(output or (f"{name}-dream.png" if pictures is None else f"{name}-dream"))
+    place = Path(output or f"{stem(source)}-dream{'.png' if pictures is None else ''}")
     how = Octaves(
         chosen["octaves"],
         chosen["octave_scale"],

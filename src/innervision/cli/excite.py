@@ -8,7 +8,14 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from innervision.cli.seeing import leave_card, network_options, open_network, telling, telling_options
+from innervision.cli.seeing import (
+    leave_card,
+    network_options,
+    open_network,
+    precision_option,
+    telling,
+    telling_options,
+)
 
 if TYPE_CHECKING:
     from PIL import Image
@@ -46,13 +53,7 @@ _DEFAULT = 4  # units shown where none is named
 )
 @click.option("--batch", type=click.IntRange(1), help="units made together [default: what fits 1 GiB]")
 @click.option("--seed", type=int, default=0, show_default=True, help="of the start and of the views")
-@click.option(
-    "--precision",
-    type=click.Choice(["auto", "float32", "bfloat16"]),
-    default="auto",
-    show_default=True,
-    help="of the network; auto is bfloat16 where the processor gains from it",
-)
+@precision_option("of the network; auto is bfloat16 where the processor gains from it")
 @click.option("--tile", type=click.IntRange(16), help="side of a picture on a contact sheet, in pixels")
 @click.option(
     "-o", "--output", type=click.Path(path_type=Path), help="the picture [default: excite-TARGET.png]"

@@ -14,6 +14,8 @@ from innervision.cli.seeing import (
     network_options,
     open_network,
     open_picture,
+    precision_option,
+    stem,
     telling,
     telling_options,
 )
@@ -39,12 +41,8 @@ NUMBERS = "inversion.json"
     "--seed", type=int, default=0, show_default=True, help="of the noise that each layer begins from"
 )
 @click.option("--size", type=int, default=224, show_default=True, help="longest side of the picture")
-@click.option(
-    "--precision",
-    type=click.Choice(["auto", "float32", "bfloat16"]),
-    default="auto",
-    show_default=True,
-    help="of the search (bfloat16 where the processor has it); what is measured is measured in float32",
+@precision_option(
+    "of the search (bfloat16 where the processor has it); what is measured is measured in float32"
 )
 @click.option("-o", "--output", type=click.Path(path_type=Path), help="a folder [default: NAME-inversion]")
 @network_options
@@ -68,7 +66,7 @@ def invert(
     from innervision.machine import choose_precision
     from innervision.see import invert as inversion
 
-    folder = output or Path(f"{Path(source.removeprefix('sample:')).stem}-inversion")
+    folder = output or Path(f"{stem(source)}-inversion")
     images.writable(folder / "sheet.png")
     with telling(quiet=quiet, as_json=as_json) as told:
         network = open_network(chosen)

@@ -19,6 +19,7 @@ from innervision.cli.seeing import (
     network_options,
     open_network,
     open_picture,
+    stem,
     telling,
     telling_options,
 )
@@ -94,20 +95,22 @@ def look(
     """
     import torch
 
-    from innervision.cli.attribute import strongest
     from innervision.errors import Invalid
     from innervision.files import atomic
-    from innervision.see.target import target
+    from innervision.see.target import strongest, target
 
     clock = time.perf_counter()
     names = None if classes is None else read_classes(classes)
     network = open_network(chosen)
     _, image = open_picture(source, size, max_pixels)
     image = image.to(network.device)
-    goal = strongest(network, image) if asked is None else target(asked, network)
-    with torch.no_grad():
-        goal.pick(goal.of(network, image))  # complains of what is not there before any work
-    where = output or Path(f"look-{Path(source.removeprefix('sample:')).stem}.html")
+    if asked is None:
+        goal = strongest(network, image)
+    else:
+        goal = target(asked, network)
+        with torch.no_grad():
+            goal.pick(goal.of(network, image))  # complains of what is not there before any work
+    where = output or Path(f"look-{stem(source)}.html")
     if where.is_dir():
         raise Invalid(f"'{where}' is a folder: name a file, such as {where / 'look.html'}")
     work = _Look(network, image, goal, names, seed, steps, quick)

@@ -53,6 +53,17 @@ def telling_options(command: Callable[..., Any]) -> Callable[..., Any]:
     return click.option("--quiet", is_flag=True, help="say nothing but errors")(command)
 
 
+def precision_option(help: str) -> Callable[..., Any]:
+    """Return the option that names the network's precision, for a command that need not be exact."""
+    kinds = click.Choice(["auto", "float32", "bfloat16"])
+    return click.option("--precision", type=kinds, default="auto", show_default=True, help=help)
+
+
+def stem(source: str) -> str:
+    """Return what a picture's outputs are named after."""
+    return Path(source.removeprefix("sample:")).stem
+
+
 def open_network(chosen: Mapping[str, Any]) -> Network:
     """Return the network that a command's parameters name, frozen in float32, on its device."""
     from innervision import network

@@ -10,7 +10,14 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from innervision.cli.options import Several
-from innervision.cli.seeing import leave_card, network_options, open_network, telling, telling_options
+from innervision.cli.seeing import (
+    leave_card,
+    network_options,
+    open_network,
+    precision_option,
+    telling,
+    telling_options,
+)
 
 if TYPE_CHECKING:
     from innervision.cli.seeing import Telling
@@ -33,13 +40,7 @@ SHOWN = 16  # units of a layer on a sheet, unless they are named
 @click.option(
     "--size", type=int, help="side of the pictures in pixels [default: 224; of a data set, its own]"
 )
-@click.option(
-    "--precision",
-    type=click.Choice(["auto", "float32", "bfloat16"]),
-    default="auto",
-    show_default=True,
-    help="of the pass over the pictures; auto is bfloat16 where the processor computes in it",
-)
+@precision_option("of the pass over the pictures; auto is bfloat16 where the processor computes in it")
 @click.option("--batch", type=int, help="pictures at once [default: 64 small ones, 5 of 224 px]")
 @click.option("-o", "--output", type=click.Path(path_type=Path), help="a folder [default: units-NAME]")
 @network_options

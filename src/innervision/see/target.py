@@ -10,6 +10,7 @@ from torch import Tensor
 
 from innervision.errors import Invalid
 from innervision.network import Network
+from innervision.see.activations import rectified
 
 _FORM = re.compile(r"(?P<layer>[^:@]+)(:(?P<channel>\d+))?(@(?P<y>\d+),(?P<x>\d+))?")
 
@@ -77,13 +78,17 @@ def target(text: str, network: Network) -> Target:
     return Target(found["layer"], channel, place)
 
 
-def predicted(network: Network, image: Tensor) -> Target:
-    """Return the class that a classifier finds likeliest for a picture (1, 3, h, w).
+def strongest(network: Network, image: Tensor) -> Target:
+    """Return the class predicted, or the channel of highest mean in the deepest ReLU, else last, layer.
 
-    Raises Invalid for a network that ends in maps, as a base without its classifier does.
+    image: (1, 3, h, w), sRGB 0..1. Raises Invalid for a network that ends in neither classes nor maps.
     """
     with torch.no_grad():
         answer = network(image)
-    if answer.ndim != 2:
-        raise Invalid(f"{network.name} is no classifier: name a target, such as {network.layers[-1]}:0")
-    return Target(None, int(answer[0].argmax()))
+        if answer.ndim == 2:
+            return Target(None, int(answer[0].argmax()))
+        layer = (rectified(network) or network.layers)[-1]
+        answer = network.features(image, (layer,))[layer]
+    if answer.ndim != 4:
+        raise Invalid(f"{network.name} has no ReLU modules and ends in no maps: name a --target")
+    return Target(layer, int(answer[0].mean((1, 2)).argmax()))
