@@ -199,12 +199,12 @@ def _indices(maps: Tensor, every: Tensor, scale: str) -> Tensor:
     elif scale == "shared":
         low, high = every.amin().clamp(max=0), every.amax()
     else:
-        high = every.abs().amax()
+        high = every.abs().amax().clamp(min=torch.finfo(maps.dtype).tiny)
         low = -high
     span = (high - low).clamp(min=torch.finfo(maps.dtype).tiny)
     # an even map is all "least", or white when centred
     last = _COLOURS - 1
-    return ((maps - low) * (last / span)).nan_to_num(0).clamp_(0, last).add_(0.5).to(torch.uint8)
+    return ((maps - low) / span * last).nan_to_num(0).clamp_(0, last).add_(0.5).to(torch.uint8)
 
 
 def _sized(tiles: Tensor, side: int) -> Tensor:
