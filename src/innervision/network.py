@@ -29,10 +29,20 @@ class Network:
     threads may look through one Network at once.
     """
 
-    def __init__(self, module: nn.Module, *, name: str, preprocessing: Preprocessing) -> None:
+    def __init__(
+        self,
+        module: nn.Module,
+        *,
+        name: str,
+        preprocessing: Preprocessing,
+        classes: Sequence[str] = (),
+        input_size: int | None = None,
+    ) -> None:
         self.module = module
         self.name = name
         self.preprocessing = preprocessing
+        self.classes = tuple(classes)  # a classifier's names, in the order of its outputs; () where unknown
+        self.input_size = input_size  # the side in pixels that it was trained at; None where unknown
         self.layers: tuple[str, ...] = tuple(n for n, _ in module.named_modules(remove_duplicate=False) if n)
         self._kernels: dict[str, Kernel] = {}
         self._fragile: set[str] = set()  # layers whose answers the module overwrites afterwards
@@ -107,7 +117,13 @@ class Network:
         """
         module = copy.deepcopy(self.module).requires_grad_(False).eval()
         module = module.to(dtype=dtype).to(memory_format=torch.channels_last)  # pyright: ignore[reportCallIssue]
-        return Network(module, name=self.name, preprocessing=self.preprocessing)
+        return Network(
+            module,
+            name=self.name,
+            preprocessing=self.preprocessing,
+            classes=self.classes,
+            input_size=self.input_size,
+        )
 
     def to(self, device: torch.device | str) -> Network:
         """Move the module to a device; return the network itself."""
@@ -134,16 +150,20 @@ def wrap(
     range: float = 1,
     order: weights.Order = "RGB",
     name: str | None = None,
+    classes: Sequence[str] = (),
+    input_size: int | None = None,
 ) -> Network:
     """Make a Network of any module: the user's, torchvision's, timm's.
 
     mean, std: one a channel (a single one of each: a network of grey images), in units of `range`
-    (1 or 255) and in `order`, "RGB" or "BGR". The module is kept, not copied.
+    (1 or 255) and in `order`, "RGB" or "BGR". classes: the names of a classifier's outputs. input_size: the
+    side in pixels it was trained at. The module is kept, not copied.
     """
     if not isinstance(module, nn.Module):  # pyright: ignore[reportUnnecessaryIsInstance]
         raise Invalid(f"wrap() takes a torch.nn.Module, not {type(module).__name__}")
     pre = Preprocessing(mean=tuple(mean), std=tuple(std), range=range, order=order)
-    return Network(module, name=name or type(module).__name__.lower(), preprocessing=pre)
+    name = name or type(module).__name__.lower()
+    return Network(module, name=name, preprocessing=pre, classes=classes, input_size=input_size)
 
 
 def load(
@@ -185,7 +205,8 @@ def load(
         range=usual.range if range is None else range,
         order=usual.order if order is None else order,
     )
-    return Network(module.eval(), name=name, preprocessing=pre)
+    size = nets.NETS[name].input_size if name in nets.NETS else None
+    return Network(module.eval(), name=name, preprocessing=pre, input_size=size)
 
 
 def _of_the_house(
