@@ -8,12 +8,13 @@ import itertools
 import sys
 import threading
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import torch
 from torch import Tensor, nn
 
-from innervision import nets, weights
+from innervision import models, nets, weights
 from innervision.chain import Chain, Kernel, chain_of
 from innervision.errors import Invalid, WeightsMissing, WeightsUnfit, unknown
 from innervision.listen import evaluating, listen
@@ -178,8 +179,9 @@ def load(
 ) -> Network:
     """Return a network by name with its weights, on the CPU in float32, in evaluation mode.
 
-    name: one of `nets.NETS`, or "FILE.py:FUNCTION" for a user's module (the function takes no
-    arguments and returns it). weights_file: a file to load instead of the published weights; it may
+    name: one of `nets.NETS`, a trained network that comes with innervision (`models.shipped`), a run's
+    folder, or "FILE.py:FUNCTION" for a user's module (the function takes no arguments and returns it).
+    weights_file: a file to load instead of the published weights; it may
     end before the classifier, or have other classes. Preprocessing is that of the file's card, else
     of the net's published weights, else none; mean, std, range and order override it.
     Raises WeightsMissing, saying how to get them, when the weights are not on this machine, and
@@ -188,6 +190,13 @@ def load(
     path = None if weights_file is None else Path(weights_file)
     if path is not None and not path.is_file():
         raise WeightsMissing(f"no weights file {str(path)!r}")
+    folder = None if name in nets.NETS else models.find(name)
+    if folder is not None:
+        opened = load_folder(folder, weights_file=path, pooling=pooling)
+        chosen = {"mean": mean and tuple(mean), "std": std and tuple(std), "range": range, "order": order}
+        given = {field: value for field, value in chosen.items() if value is not None}
+        opened.preprocessing = replace(opened.preprocessing, **given)
+        return opened
     known = weights.identify(path) if path else None
     if ":" not in name:
         module, path, card = _of_the_house(name, path, known, pooling)
@@ -209,12 +218,33 @@ def load(
     return Network(module.eval(), name=name, preprocessing=pre, input_size=size)
 
 
+def load_folder(folder: Path, *, weights_file: Path | None = None, pooling: str = "max") -> Network:
+    """Open the trained network of a folder, perhaps with other weights, such as an earlier checkpoint's."""
+    card = models.read_card(folder)
+    guest = not card.net or ":" in card.net
+    if guest and pooling != "max":
+        raise Invalid(f"pooling {pooling!r} is for the nets of innervision: {card.name} has its own")
+    if guest:
+        module = _from_file(models.own_module(card, folder))
+    else:
+        options = card.options if pooling == "max" else {**card.options, "pooling": pooling}
+        module = models.build(replace(card, options=options))
+    models.fill(module, weights_file or folder / models.WEIGHTS)
+    return Network(
+        module.eval(),
+        name=card.name,
+        preprocessing=card.preprocessing,
+        classes=card.classes,
+        input_size=card.input_size,
+    )
+
+
 def _of_the_house(
     name: str, path: Path | None, known: weights.WeightCard | None, pooling: str
 ) -> tuple[nn.Module, Path, weights.WeightCard | None]:
     """Build one of our own nets as its weights want it; return their file and the card of its input too."""
     if name not in nets.NETS:
-        raise unknown("net", name, nets.NETS)
+        raise unknown("net", name, (*nets.NETS, *models.shipped()))
     if known and known.net != name:
         raise WeightsUnfit(f"{path} holds the weights of {known.net}, not of {name}: load {known.net!r}")
     published = weights.default(name)

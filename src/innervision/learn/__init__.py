@@ -1,0 +1,1 @@
+"""Train image classifiers, measure them and put them to use."""
