@@ -18,6 +18,7 @@ from innervision import models, nets, weights
 from innervision.chain import Chain, Kernel, chain_of
 from innervision.errors import Invalid, WeightsMissing, WeightsUnfit, unknown
 from innervision.listen import evaluating, listen
+from innervision.nets import imagenet
 from innervision.weights import Preprocessing
 
 
@@ -183,7 +184,8 @@ def load(
     folder, or "FILE.py:FUNCTION" for a user's module (the function takes no arguments and returns it).
     weights_file: a file to load instead of the published weights; it may
     end before the classifier, or have other classes. Preprocessing is that of the file's card, else
-    of the net's published weights, else none; mean, std, range and order override it.
+    of the net's published weights, else none; mean, std, range and order override it. A net of the house
+    with a thousand classes has ImageNet's names of them.
     Raises WeightsMissing, saying how to get them, when the weights are not on this machine, and
     WeightsUnfit for a file that leaves a layer out, has one too many, or belongs to another network.
     """
@@ -215,7 +217,13 @@ def load(
         order=usual.order if order is None else order,
     )
     size = nets.NETS[name].input_size if name in nets.NETS else None
-    return Network(module.eval(), name=name, preprocessing=pre, input_size=size)
+    return Network(module.eval(), name=name, preprocessing=pre, classes=_names(name, module), input_size=size)
+
+
+def _names(name: str, module: nn.Module) -> tuple[str, ...]:
+    """Return ImageNet's names where a net of the house ends in as many classes: no base is as wide."""
+    last = list(module.parameters())[-1] if name in nets.NETS else None
+    return imagenet.classes() if last is not None and len(last) == len(imagenet.classes()) else ()
 
 
 def load_folder(folder: Path, *, weights_file: Path | None = None, pooling: str = "max") -> Network:

