@@ -38,7 +38,8 @@ _GUESTS = 0.75  # of the way through another network's ReLUs
 @click.argument("source", metavar="IMAGE")
 @click.option(
     "--layers",
-    help="what is asked for more of: LAYER, LAYER:CHANNEL or class:N, each with =WEIGHT or without, commas "
+    help="what is asked for more of: LAYER, LAYER:CHANNEL, class:N, class:NAME or a direction as of excite, "
+    "each with =WEIGHT or without, commas "
     f"between [default: {USUAL}; for other networks the ReLU three quarters of the way through]",
 )
 @click.option("--guide", help="a picture: dream of what the layers see in it")
@@ -144,9 +145,10 @@ def usual(network: Network) -> str:
 
 
 def read_wishes(text: str, network: Network) -> list[Wish]:
-    """Read "relu4_4,relu5_1:12=0.5,class:207": targets, each with a weight (1) after "="."""
+    """Read "relu4_4,relu5_1:12=0.5,class:tabby": targets or directions, each with a weight (1) after "="."""
     from innervision.errors import Invalid
-    from innervision.see.target import target
+    from innervision.see.directions import unit
+    from innervision.see.excite import usual_side
 
     wishes: list[Wish] = []
     for part in _parts(text):
@@ -155,7 +157,7 @@ def read_wishes(text: str, network: Network) -> list[Wish]:
             weight = float(number) if equals else 1.0
         except ValueError:
             raise Invalid(f"{part!r} has no weight after its '=': give a number, as in {name}=0.5") from None
-        wishes.append((target(name, network), weight))
+        wishes.append((unit(name, network, usual_side(network)), weight))
     return wishes
 
 

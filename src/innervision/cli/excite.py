@@ -21,14 +21,20 @@ if TYPE_CHECKING:
     from PIL import Image
 
     from innervision.network import Network
-    from innervision.see.excite import Excited
+    from innervision.see.excite import Excited, Unit
     from innervision.see.target import Target
 
 _DEFAULT = 4  # units shown where none is named
 
 
 @click.command()
-@click.option("--target", "targets", multiple=True, help="class:207, relu4_1:12, relu4_1:12@5,7; repeatable")
+@click.option(
+    "--target",
+    "targets",
+    multiple=True,
+    help="class:207, class:tabby, relu4_1:12, relu4_1:12@5,7, or a direction: relu4_1:3+0.5*7, "
+    "relu4_1:FILE.npy; repeatable",
+)
 @click.option(
     "--targets", "ranges", multiple=True, help="many: relu4_1:0-15, relu4_1:3,17,200, or relu4_1 for all"
 )
@@ -78,18 +84,20 @@ def excite(
     far.
     """
     from innervision import images
+    from innervision.see.directions import unit
     from innervision.see.excite import excite as work_on
+    from innervision.see.excite import usual_side
     from innervision.see.presets import PRESETS, preset_of
-    from innervision.see.target import target
 
     if preset == "list":
         click.echo("\n\n".join(f"{name}\n  {each.text}" for name, each in PRESETS.items()))
         return
     preset_of(preset)  # complains before anything is loaded
     network = open_network(chosen)
-    units = [target(text, network) for text in targets]
-    units += [unit for text in ranges for unit in several(text, network, chosen["size"])]
-    units = units or usual(network)
+    side = chosen["size"] or usual_side(network)
+    units: list[Unit] = [unit(text, network, side) for text in targets]
+    units += [each for text in ranges for each in several(text, network, side)]
+    units = units or [*usual(network)]
     where = output or Path(name_of(units))
     images.writable(where)
     options = ("size", "steps", "pictures", "diverse", "neuron", "batch", "seed", "precision")
@@ -105,11 +113,11 @@ def excite(
             stopped = True
         found = work.so_far()
         if found:
-            images.write(draw(found, tile), where)
+            images.write(draw(found, tile, network), where)
             given = {**chosen, "targets": [str(unit) for unit in units], "preset": preset}
             leave_card("excite", where, given, {}, seed=chosen["seed"])
         answers = [{"target": str(e.unit), "before": e.before, "after": e.after} for e in found]
-        told.end(tell(found, where, stopped), output=str(where), units=answers, stopped=stopped)
+        told.end(tell(found, where, stopped, network), output=str(where), units=answers, stopped=stopped)
     if stopped:
         ctx.exit(130)
 
@@ -117,38 +125,27 @@ def excite(
 _MANY = re.compile(r"(?P<layer>[^:@]+)(:(?P<numbers>\d+(-\d+)?(,\d+(-\d+)?)*))?(?P<place>@\d+,\d+)?")
 
 
-def several(text: str, network: Network, size: int | None) -> list[Target]:
+def several(text: str, network: Network, side: int) -> list[Target]:
     """Read many targets: relu4_1:0-15, relu4_1:3,17,200-203, class:1-9, or relu4_1, which is all of it.
 
     Raises Invalid for another form, a range that runs backwards, and what the network does not have.
     """
     from innervision.errors import Invalid
-    from innervision.see.target import target
+    from innervision.see.directions import channels
+    from innervision.see.target import Target, target
 
     found = _MANY.fullmatch(text.strip())
     if found is None:
         raise Invalid(f"{text!r} names no targets: give LAYER:0-15, LAYER:3,17,200, or LAYER for all")
     layer, place = found["layer"], found["place"] or ""
     numbers: list[int] = []
-    for part in (found["numbers"] or f"0-{_channels(layer, network, size) - 1}").split(","):
+    whole = Target(None if layer == "class" else layer)
+    for part in (found["numbers"] or f"0-{channels(whole, network, side) - 1}").split(","):
         first, _, last = part.partition("-")
         if last and int(last) < int(first):
             raise Invalid(f"the range {part} runs backwards: write {last}-{first}")
         numbers += range(int(first), int(last or first) + 1)
     return [target(f"{layer}:{number}{place}", network) for number in numbers]
-
-
-def _channels(layer: str, network: Network, size: int | None) -> int:
-    """Return how many channels a layer, or how many classes the output, has."""
-    import torch
-
-    from innervision.see.excite import usual_side
-    from innervision.see.target import Target
-
-    side = size or usual_side(network)
-    grey = torch.full((1, 3, side, side), 0.5, device=network.device)
-    with torch.no_grad():
-        return Target(None if layer == "class" else layer).of(network, grey).shape[1]
 
 
 def usual(network: Network) -> list[Target]:
@@ -163,13 +160,20 @@ def usual(network: Network) -> list[Target]:
     return [Target(layers[len(layers) // 2], channel) for channel in range(_DEFAULT)]
 
 
-def name_of(units: list[Target]) -> str:
+def name_of(units: list[Unit]) -> str:
     """Return a file's name that tells what is in it."""
     first, more = units[0], f"-and-{len(units) - 1}-more" if len(units) > 1 else ""
     return f"excite-{re.sub(r'[^A-Za-z0-9_.]+', '-', str(first))}{more}.png"
 
 
-def draw(found: list[Excited], tile: int | None) -> Image.Image:
+def called(unit: Unit, network: Network) -> str:
+    """Return what a unit is called for a person: a class by its name."""
+    from innervision.see.target import Target, named
+
+    return named(unit, network) if isinstance(unit, Target) else str(unit)
+
+
+def draw(found: list[Excited], tile: int | None, network: Network) -> Image.Image:
     """Draw a single picture as it is, several on a contact sheet, those of a unit in a row."""
     from innervision.images import to_bytes
     from innervision.sheets import sheet
@@ -181,7 +185,7 @@ def draw(found: list[Excited], tile: int | None) -> Image.Image:
         return Image.fromarray(to_bytes(pictures[0]))
     count = len(found[0].images)
     labels = [
-        f"{each.unit}\n{each.before:.3g} to {each.after:.3g}" if place == 0 else " "
+        f"{called(each.unit, network)}\n{each.before:.3g} to {each.after:.3g}" if place == 0 else " "
         for each in found
         for place in range(count)
     ]
@@ -189,13 +193,17 @@ def draw(found: list[Excited], tile: int | None) -> Image.Image:
     return sheet(pictures, labels=labels, columns=count if count > 1 else None, tile=side, smooth=True)
 
 
-def tell(found: list[Excited], where: Path, stopped: bool) -> str:
+def tell(found: list[Excited], where: Path, stopped: bool, network: Network) -> str:
     """Return what came of it, for a person."""
     if not found:
         return "stopped before the first step: nothing was written"
-    silent = [str(each.unit) for each in found if each.after <= 0]
+    silent = [called(each.unit, network) for each in found if each.after <= 0]
     quiet = f"; nothing excited {', '.join(silent)}" if silent else ""
     one = found[0]
-    what = f"{one.unit} answers {one.after:.4g}, {one.before:.4g} before" if len(found) == 1 else ""
+    what = (
+        f"{called(one.unit, network)} answers {one.after:.4g}, {one.before:.4g} before"
+        if len(found) == 1
+        else ""
+    )
     what = what or f"{len(found)} units"
     return f"{'stopped: ' if stopped else ''}{where}: {what}{quiet}"

@@ -139,7 +139,8 @@ def _check(network: Network, unit: Unit) -> None:
 
 def usual_side(network: Network) -> int:
     """Return the side of the pictures that a network was made for; 224 where it is not known."""
-    return nets.NETS[network.name].input_size if network.name in nets.NETS else 224
+    known = nets.NETS[network.name].input_size if network.name in nets.NETS else 224
+    return network.input_size or known
 
 
 def _batches(units: Sequence[Unit], together: int) -> Iterator[tuple[Unit, ...]]:

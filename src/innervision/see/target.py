@@ -8,7 +8,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from innervision.errors import Invalid
+from innervision.errors import Invalid, unknown
+from innervision.nets import imagenet
 from innervision.network import Network
 from innervision.see.activations import rectified
 
@@ -59,14 +60,18 @@ class Target:
 
 
 def target(text: str, network: Network) -> Target:
-    """Read a target: "class:207", "relu5_3", "relu5_3:17" or "relu5_3:17@4,6" (row, column).
+    """Read a target: "class:207", "class:tabby", "relu5_3", "relu5_3:17" or "relu5_3:17@4,6" (row, column).
 
-    Raises Invalid for another form, and for a layer that the network does not have, with near names.
+    Raises Invalid for another form, and for a layer or class that the network does not have, with near names.
     """
-    found = _FORM.fullmatch(text.strip())
+    text = text.strip()
+    if text.startswith("class:") and re.search("[^0-9@,]", text.removeprefix("class:")):
+        return Target(None, class_named(text.removeprefix("class:"), network))
+    found = _FORM.fullmatch(text)
     if found is None:
         raise Invalid(
-            f"{text!r} is no target: give class:N, LAYER, LAYER:CHANNEL or LAYER:CHANNEL@ROW,COLUMN"
+            f"{text!r} is no target: give class:N, class:NAME, LAYER, LAYER:CHANNEL or "
+            "LAYER:CHANNEL@ROW,COLUMN"
         )
     channel = None if found["channel"] is None else int(found["channel"])
     place = None if found["y"] is None else (int(found["y"]), int(found["x"]))
@@ -76,6 +81,36 @@ def target(text: str, network: Network) -> Target:
         return Target(None, channel)
     network.check((found["layer"],))
     return Target(found["layer"], channel, place)
+
+
+def class_named(name: str, network: Network) -> int:
+    """Return the number of the class of this name: as it is written, else in any case, else by a synonym.
+
+    Synonyms are known of ImageNet's classes: "tabby cat", "husky". Raises Invalid, with near names, where
+    there is no such class, or more than one; and where the network's classes have no names.
+    """
+    wanted, names = name.strip(), network.classes
+    if not names:
+        raise Invalid(f"{network.name} knows no names of classes: give class:N, N from 0")
+    if wanted in names:
+        return names.index(wanted)
+    found = tuple(number for number, each in enumerate(names) if each.lower() == wanted.lower())
+    if not found and names == imagenet.classes():
+        found = imagenet.synonyms().get(wanted.lower(), ())
+    if not found:
+        raise unknown("class", wanted, names, of=network.name)
+    if len(found) > 1:
+        several = " or ".join(f"{names[number]!r} ({number})" for number in found)
+        raise Invalid(f"{wanted!r} may be {several}: give one of these, or its number as in class:{found[0]}")
+    return found[0]
+
+
+def named(target: Target, network: Network) -> str:
+    """Return how a target is called for a person: "tabby (class 281)", or as it is written."""
+    number = target.channel
+    if target.layer is None and number is not None and number < len(network.classes):
+        return f"{network.classes[number]} (class {number})"
+    return str(target)
 
 
 def strongest(network: Network, image: Tensor) -> Target:

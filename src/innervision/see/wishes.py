@@ -14,10 +14,11 @@ from innervision.core.objective import Objective, Term
 from innervision.errors import Invalid
 from innervision.network import Network
 from innervision.see.target import Target
+from innervision.see.together import Direction, Unit
 
 _MATCHED = 2**24  # numbers of the table of likenesses held at once
 
-Wish = tuple[Target, float]
+Wish = tuple[Unit, float]
 """What is asked for more of, and its weight among others."""
 
 
@@ -29,7 +30,7 @@ def wished(network: Network, wishes: Sequence[Wish], guide: Tensor | None = None
     if guide is None:
         terms = [(_asked(network, target), weight) for target, weight in wishes]
         return sum((weight * Objective((term,)) for term, weight in terms), Objective())
-    if any(target.layer is None or target.channel is not None or target.place for target, _ in wishes):
+    if any(str(target) != target.layer for target, _ in wishes):
         raise Invalid("a guide picture is matched by all channels of a layer: name layers alone")
     with torch.no_grad():
         seen = network.features(guide, layers)
@@ -41,7 +42,9 @@ def wished(network: Network, wishes: Sequence[Wish], guide: Tensor | None = None
     )
 
 
-def _asked(network: Network, target: Target) -> Term:
+def _asked(network: Network, target: Unit) -> Term:
+    if isinstance(target, Direction):
+        return Term(f"along {target}", Along(target), (target.layer,))
     if target.layer is None:
         return Term(str(target), Logit(network, target))
     if target.channel is None and target.place is None:
@@ -58,6 +61,24 @@ class Part:
 
     def __call__(self, activations: Mapping[str, Tensor], image: Tensor) -> Tensor:
         return -0.5 * self.target.pick(same(activations[self.layer])).square().mean()
+
+
+@dataclass(frozen=True, eq=False)
+class Along:
+    """-½ of the mean square of what lies along a direction, where that is above 0, as if a ReLU followed."""
+
+    target: Direction
+
+    def __call__(self, activations: Mapping[str, Tensor], image: Tensor) -> Tensor:
+        a = same(activations[self.target.layer])
+        if self.target.vector.shape != (a.shape[1],):
+            raise Invalid(
+                f"a direction in {self.target.layer} holds {a.shape[1]} numbers, one a channel, not "
+                f"{tuple(self.target.vector.shape)}"
+            )
+        along = (a * self.target.vector.to(a).view(-1, *[1] * (a.ndim - 2))).sum(1, keepdim=True)
+        part = Target(self.target.layer, 0, self.target.place).pick(along)
+        return -0.5 * part.clamp(min=0).square().mean()
 
 
 @dataclass(frozen=True, eq=False)
