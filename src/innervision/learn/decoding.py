@@ -1,0 +1,293 @@
+"""Picture files decoded once, by several processes, into one file that is mapped from then on."""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import json
+import os
+import queue
+import shutil
+import subprocess
+import sys
+from collections import deque
+from collections.abc import Generator, Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+from typing import IO, Any, Literal
+
+import numpy as np
+
+from innervision import images, store
+from innervision.errors import InnervisionError, Invalid
+from innervision.files import atomic, disk
+from innervision.learn._decoder import ANSWER, BAD, GREY, LENGTH, decoded
+from innervision.learn.folders import Listing, told
+from innervision.learn.raw import Raw, Reading
+from innervision.memory import gib
+
+_FEW = 128  # so many files are decoded before a process has started
+_USUAL = 224  # the side where files have several sizes
+_SMALL = 256  # up to this side, files of one size keep it
+
+
+@dataclass(frozen=True)
+class _Cache:
+    """What is known of a decoded listing beside its pixels, kept as JSON."""
+
+    count: int
+    pixels_sha256: str
+    bad: tuple[tuple[int, str], ...]  # number of the file, reason
+    grey: tuple[int, ...]
+
+
+def decode(
+    found: Listing,
+    *,
+    size: int | None,
+    channels: int,
+    bad: Literal["refuse", "skip"],
+    workers: int | None = None,
+    max_pixels: int = images.MAX_PIXELS,
+) -> Generator[Reading, None, Raw]:
+    """Decode a listing's files to squares of `size` pixels, yielding how far it is.
+
+    What comes of it is kept in the store's folder "decoded", under a key of the files' names, lengths and
+    times, the size and the channels, and mapped into memory: a second call reads no picture. size None: the
+    files' own where a sample of them is square, small and of one size, else 224. Raises Invalid for files
+    that cannot be read, naming them, unless bad is "skip".
+    """
+    yield Reading(0, len(found.files), "looking at files")
+    side = size or _usual_size(found.files)
+    path = (
+        store.home() / "decoded" / f"{_safe(found.name)}-{side}-{_key(found, side, channels, max_pixels)}.u8"
+    )
+    shape = (channels, side, side)
+    cache = _known(path, shape)
+    if cache is None:
+        cache = yield from _make(found, path, shape, workers, max_pixels)
+    reasons = [*found.bad, *((_name(found, n), why) for n, why in cache.bad)]
+    if reasons and bad == "refuse":
+        raise Invalid(told(reasons, len(found.files) + len(found.bad), f"'{found.name}'"))
+    lost = {n for n, _ in cache.bad}
+    labels = np.array([label for n, label in enumerate(found.labels) if n not in lost], np.int64)
+    notes = list(found.notes)
+    if reasons:
+        notes.append(f"{len(reasons)} files left out that cannot be used")
+    grey = tuple(_name(found, n) for n in cache.grey)
+    if channels == 3 and grey:
+        all_of = "all" if len(grey) == cache.count else f"{len(grey)} of {cache.count}"
+        notes.append(f"{all_of} pictures are grey: their three channels are equal")
+    missing = [found.classes[n] for n in sorted(set(found.labels) - set(labels.tolist()))]
+    if missing:
+        raise Invalid(f"no picture of class {missing[0]!r} can be read: {reasons[0][1]}")
+    pixels = (
+        np.memmap(path, np.uint8, "c", shape=(cache.count, *shape)) if cache.count else np.empty((0, *shape))
+    )
+    return Raw(
+        images=pixels.astype(np.uint8, copy=False),
+        labels=labels,
+        classes=found.classes,
+        name=found.name,
+        notes=tuple(notes),
+        skipped=tuple(reasons),
+        grey=grey if len(grey) < cache.count else (),
+        pixels_sha256=cache.pixels_sha256,
+    )
+
+
+def _name(found: Listing, number: int) -> str:
+    file = found.files[number]
+    return str(file.relative_to(found.root)) if file.is_relative_to(found.root) else str(file)
+
+
+def _safe(name: str) -> str:
+    return "".join(c if c.isalnum() or c in "-_" else "_" for c in name)[:40]
+
+
+def _usual_size(files: Sequence[Path]) -> int:
+    """Return the side that files share if they are small squares, by a sample of 32; else 224."""
+    sides: set[tuple[int, int]] = set()
+    for file in files[:: max(1, len(files) // 32)]:
+        with contextlib.suppress(InnervisionError):
+            sides.add(_header(file))
+    side = sides.pop() if len(sides) == 1 else (0, 0)
+    return side[0] if side[0] == side[1] and 0 < side[0] <= _SMALL else _USUAL
+
+
+def _header(file: Path) -> tuple[int, int]:
+    """Return a file's width and height without decoding it."""
+    from innervision._decode import hush, identify
+
+    try:
+        with file.open("rb") as stream, hush():
+            image = identify(stream)
+            return image.size if image else (0, 0)
+    except Exception:  # whatever a damaged file raises: reading it will tell
+        return (0, 0)
+
+
+def _key(found: Listing, side: int, channels: int, max_pixels: int) -> str:
+    """Return what tells this decoding from others; a file that is gone counts as empty."""
+    seen = hashlib.sha256(f"1 {side} {channels} {max_pixels}".encode())
+    for number, file in enumerate(found.files):
+        try:
+            stat = file.stat()
+            facts = f"{stat.st_size} {stat.st_mtime_ns}"
+        except OSError:
+            facts = "gone"
+        seen.update(f"\0{_name(found, number)}\0{facts}".encode("utf-8", "surrogateescape"))
+    return seen.hexdigest()[:16]
+
+
+def _known(path: Path, shape: tuple[int, int, int]) -> _Cache | None:
+    """Return what a former call found, None if there is nothing or it is not whole."""
+    try:
+        told = json.loads(path.with_suffix(".json").read_text(encoding="utf-8"))
+        cache = _Cache(
+            count=int(told["count"]),
+            pixels_sha256=str(told["pixels_sha256"]),
+            bad=tuple((int(n), str(why)) for n, why in told["bad"]),
+            grey=tuple(map(int, told["grey"])),
+        )
+        return cache if path.stat().st_size == cache.count * int(np.prod(shape)) else None
+    except (OSError, ValueError, KeyError, TypeError):
+        return None
+
+
+def _make(
+    found: Listing, path: Path, shape: tuple[int, int, int], workers: int | None, max_pixels: int
+) -> Generator[Reading, None, _Cache]:
+    """Decode every file into `path`, whole or not at all, and what is known of it into a JSON beside it."""
+    each = int(np.prod(shape))
+    _check_room(path, each * len(found.files))
+    seen = hashlib.sha256()
+    bad: list[tuple[int, str]] = []
+    grey: list[int] = []
+    count = 0
+    with atomic(path) as draft, draft.open("wb") as file:
+        work = _squares(found.files, shape, workers, max_pixels)
+        with contextlib.closing(work):
+            for number, (kind, body) in enumerate(work):
+                if kind == BAD or len(body) != each:
+                    bad.append((number, body.decode("utf-8", "replace")))
+                else:
+                    file.write(body)
+                    seen.update(body)
+                    count += 1
+                    if kind == GREY:
+                        grey.append(number)
+                yield Reading(number + 1, len(found.files), f"decoding {found.name}")
+    with atomic(path.with_suffix(".json")) as draft:
+        facts = {"count": count, "pixels_sha256": seen.hexdigest(), "bad": bad, "grey": grey}
+        draft.write_text(json.dumps(facts), encoding="utf-8")
+    return _Cache(count, seen.hexdigest(), tuple(bad), tuple(grey))
+
+
+def _check_room(path: Path, size: int) -> None:
+    with disk(path):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        free = shutil.disk_usage(path.parent).free
+    if size > free:
+        raise InnervisionError(
+            f"decoded, these pictures take {gib(size)}, and {path.parent} has {gib(free)}: free some, choose a "
+            "smaller size, or name another folder in INNERVISION_HOME"
+        )
+
+
+def _squares(
+    files: Sequence[Path], shape: tuple[int, int, int], workers: int | None, max_pixels: int
+) -> Iterator[tuple[int, bytes]]:
+    """Yield each file's kind and pixels, in order."""
+    channels, side, _ = shape
+    count = min(_cores() if workers is None else workers, max(1, len(files) // _FEW))
+    if count <= 1 and (workers is None or workers <= 1 or len(files) < _FEW):
+        for file in files:
+            yield decoded(os.fspath(file), side, channels, max_pixels)
+        return
+    idle: queue.SimpleQueue[_Worker] = queue.SimpleQueue()
+    crew = [_Worker(side, channels, max_pixels) for _ in range(count)]
+    for worker in crew:
+        idle.put(worker)
+
+    def job(file: Path) -> tuple[int, bytes]:
+        worker = idle.get()
+        try:
+            return worker.decode(file)
+        finally:
+            idle.put(worker)
+
+    pool = ThreadPoolExecutor(count)
+    waiting: deque[Future[tuple[int, bytes]]] = deque()
+    try:
+        for file in files:
+            waiting.append(pool.submit(job, file))
+            if len(waiting) >= 8 * count:  # so many squares are held at most
+                yield waiting.popleft().result()
+        while waiting:
+            yield waiting.popleft().result()
+    finally:
+        for worker in crew:
+            worker.stop()
+        pool.shutdown(cancel_futures=True)
+
+
+def _cores() -> int:
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+class _Worker:
+    """A process that decodes; one that a file kills is replaced, and the file named."""
+
+    def __init__(self, *options: int) -> None:
+        self._options = options
+        self._stopped = False
+        self._process = self._start()
+
+    def _start(self) -> subprocess.Popen[bytes]:
+        # the caller's own path: what it can import, the process can too
+        code = f"import sys; sys.path[:] = {sys.path!r}; from innervision.learn._decoder import main; main()"
+        environment = {**os.environ, "OMP_NUM_THREADS": "1"}
+        return subprocess.Popen(
+            [sys.executable, "-c", code, *map(str, self._options)],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.DEVNULL,
+            env=environment,
+        )
+
+    def decode(self, file: Path) -> tuple[int, bytes]:
+        """Return a file's kind and pixels, or BAD and why."""
+        try:
+            return self._ask(os.fsencode(file))
+        except (OSError, EOFError, ValueError):
+            if self._stopped:
+                return BAD, b"stopped"
+            code = self._process.wait()
+            self._process = self._start()
+            return BAD, f"'{file}' ended the process that decoded it (exit code {code})".encode()
+
+    def _ask(self, path: bytes) -> tuple[int, bytes]:
+        requests: Any = self._process.stdin
+        answers: Any = self._process.stdout
+        requests.write(LENGTH.pack(len(path)) + path)
+        requests.flush()
+        kind, length = ANSWER.unpack(_exactly(answers, ANSWER.size))
+        return kind, _exactly(answers, length)
+
+    def stop(self) -> None:
+        self._stopped = True
+        self._process.kill()
+        self._process.wait()
+        for stream in (self._process.stdin, self._process.stdout):
+            if stream:
+                with contextlib.suppress(OSError):
+                    stream.close()
+
+
+def _exactly(stream: IO[bytes], size: int) -> bytes:
+    data = stream.read(size)
+    if len(data) != size:
+        raise EOFError("the process ended")
+    return data
