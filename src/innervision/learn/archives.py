@@ -49,8 +49,8 @@ def parts(path: Path) -> tuple[str, ...]:
     if not have:
         raise Invalid(
             f"'{path}' is no archive of CIFAR (data_batch_1.bin …, train.bin, or their python version) or of "
-            "MNIST (train-images-idx3-ubyte with train-labels-idx1-ubyte …): give one of these, a folder with "
-            "a folder a class, or a .csv of paths and labels"
+            "MNIST (train-images-idx3-ubyte, train-labels-idx1-ubyte …): give one of these, a folder with a "
+            "folder a class, or a .csv of paths and labels"
         )
     return have
 

@@ -11,11 +11,10 @@ from dataclasses import dataclass, fields
 from typing import Literal
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 
-from innervision.colour import LUMA
 from innervision.errors import Invalid
+from innervision.learn.moving import cut, one_hot, recoloured, shifted_between, shifted_whole, unit
 
 Flip = Literal["none", "random", "alternating"]
 
@@ -128,11 +127,11 @@ def draw(
             raise Invalid(f"a shift of {kind.shift} pixels is too far for pictures of {height}x{width}")
         shift = torch.randint(-kind.shift, kind.shift + 1, (count, 2), generator=generator, device=device)
     elif kind.shift:
-        unit = torch.rand((count, 2), generator=generator, device=device) * 2 - 1
-        shift = unit * torch.tensor([height, width], device=device) * kind.shift
+        part = torch.rand((count, 2), generator=generator, device=device) * 2 - 1
+        shift = part * torch.tensor([height, width], device=device) * kind.shift
     if kind.colour:
-        unit = torch.rand((count, 3), generator=generator, device=device) * 2 - 1
-        colour = 1 + unit * kind.colour
+        part = torch.rand((count, 3), generator=generator, device=device) * 2 - 1
+        colour = 1 + part * kind.colour
     if kind.cutout:
         places = [torch.randint(side, (count,), generator=generator, device=device) for side in size]
         holes = torch.stack(places, 1)
@@ -146,10 +145,10 @@ def _draw_mix(count: int, size: tuple[int, int], kind: Augmentation, generator: 
     seed = torch.randint(2**62, (), generator=generator, device=generator.device)
     own = random.Random(int(seed))  # torch draws no Beta from a generator
     partner = torch.randperm(count, generator=generator, device=generator.device)
-    cut = kind.cutmix > 0 and (kind.mixup == 0 or own.random() < 0.5)
-    alpha = kind.cutmix if cut else kind.mixup
+    pasted = kind.cutmix > 0 and (kind.mixup == 0 or own.random() < 0.5)
+    alpha = kind.cutmix if pasted else kind.mixup
     share = own.betavariate(alpha, alpha)
-    if not cut:
+    if not pasted:
         return Mix(partner, share, None)
     height, width = size
     side = (1 - share) ** 0.5
@@ -190,99 +189,25 @@ def augment(
 
 def moved(images: Tensor, drawn: Draw, augmentation: Augmentation) -> Tensor:
     """Mirror, shift, recolour and cut each picture as drawn; all that a picture undergoes by itself."""
+    if len(augmentation.fill) not in (1, images.shape[1]):
+        raise Invalid(f"fill is {augmentation.fill}, a value a channel, for pictures of {images.shape[1]}")
     fill = torch.tensor(augmentation.fill, device=images.device).view(1, -1, 1, 1)
     if drawn.shift is None or not drawn.shift.is_floating_point():
-        images = _moved_whole(images, drawn.mirrored, drawn.shift)
+        images = shifted_whole(images, drawn.mirrored, drawn.shift)
     else:
-        images = _moved_between(_unit(images), drawn.shift.to(images.device), fill)
-        images = _moved_whole(images, drawn.mirrored, None)
+        images = shifted_between(unit(images), drawn.shift.to(images.device), fill)
+        images = shifted_whole(images, drawn.mirrored, None)
     if drawn.colour is not None:
-        images = _recoloured(_unit(images), drawn.colour.to(images.device))
+        images = recoloured(unit(images), drawn.colour.to(images.device))
     if drawn.holes is not None:
-        images = _cut(images, drawn.holes.to(images.device), augmentation.cutout, fill)
+        images = cut(images, drawn.holes.to(images.device), augmentation.cutout, fill)
     return images
-
-
-def _unit(images: Tensor) -> Tensor:
-    return images if images.is_floating_point() else images.float().div_(255)
-
-
-def _moved_whole(images: Tensor, mirrored: Tensor | None, shift: Tensor | None) -> Tensor:
-    """Mirror and shift by whole pixels, the edge reflected: out[i] = in[i + shift], without a padded copy."""
-    if shift is None:
-        if mirrored is None:
-            return images
-        return torch.where(mirrored.to(images.device).view(-1, 1, 1, 1), images.flip(-1), images)
-    height, width = images.shape[-2:]
-    shift = shift.to(images.device)
-    rows = _reflected(torch.arange(height, device=images.device) + shift[:, :1], height)
-    columns = _reflected(torch.arange(width, device=images.device) + shift[:, 1:], width)
-    if mirrored is not None:
-        columns = torch.where(mirrored.to(images.device)[:, None], columns.flip(1), columns)
-    which = torch.arange(len(images), device=images.device)[:, None, None]
-    # channels last: a pixel's channels lie together, and the network wants them so
-    return images.permute(0, 2, 3, 1)[which, rows[:, :, None], columns[:, None]].permute(0, 3, 1, 2)
-
-
-def _reflected(index: Tensor, length: int) -> Tensor:
-    """Reflect places beyond the edge, which is not repeated: -1 is 1, length is length - 2."""
-    index = index.abs()
-    return torch.where(index < length, index, 2 * (length - 1) - index)
-
-
-def _moved_between(images: Tensor, shift: Tensor, fill: Tensor) -> Tensor:
-    """Shift by fractions of a pixel: out[i] = in[i + shift], linear between pixels, `fill` beyond the first
-    and the last (scipy.ndimage's mode "constant", which does not interpolate across the edge)."""
-    for dim, amount in ((2, shift[:, 0]), (3, shift[:, 1])):
-        length = images.shape[dim]
-        place = torch.arange(length, device=images.device) + amount[:, None]
-        inside = (place >= 0) & (place <= length - 1)
-        low = place.floor()
-        part = (place - low).view(-1, 1, *((length, 1) if dim == 2 else (1, length)))
-        low = low.long().clamp_(0, length - 1)
-        images = torch.lerp(
-            _picked(images, low, dim), _picked(images, (low + 1).clamp_(max=length - 1), dim), part
-        )
-        images = torch.where(inside.view(part.shape), images, fill)
-    return images
-
-
-def _picked(images: Tensor, index: Tensor, dim: int) -> Tensor:
-    """Pick rows (dim 2) or columns (dim 3) of each picture by its own index (n, length)."""
-    shape = (-1, 1, index.shape[1], 1) if dim == 2 else (-1, 1, 1, index.shape[1])
-    return images.gather(dim, index.view(shape).expand(images.shape))
-
-
-def _recoloured(images: Tensor, factors: Tensor) -> Tensor:
-    """Multiply brightness, contrast about the picture's mean luma, and saturation about each pixel's luma."""
-    brightness, contrast, saturation = factors.view(-1, 3, 1, 1, 1).unbind(1)
-    images = (images * brightness).clamp_(0, 1)
-    images = torch.lerp(_luma(images).mean((2, 3), keepdim=True), images, contrast).clamp_(0, 1)
-    return torch.lerp(_luma(images), images, saturation).clamp_(0, 1) if images.shape[1] == 3 else images
-
-
-def _luma(images: Tensor) -> Tensor:
-    if images.shape[1] != 3:
-        return images
-    return (images * images.new_tensor(LUMA).view(3, 1, 1)).sum(1, keepdim=True)
-
-
-def _cut(images: Tensor, centres: Tensor, side: int, fill: Tensor) -> Tensor:
-    """Fill a square of this side round each centre, as much of it as lies in the picture."""
-    inside: list[Tensor] = []
-    for number, length in enumerate(images.shape[-2:]):
-        place = torch.arange(length, device=images.device)
-        start = centres[:, number, None] - side // 2
-        inside.append((place >= start) & (place < start + side))
-    hole = inside[0][:, None, :, None] & inside[1][:, None, None, :]
-    colour = fill if images.is_floating_point() else (fill * 255).round().to(torch.uint8)
-    return torch.where(hole, colour, images)
 
 
 def mixed(images: Tensor, others: Tensor, mix: Mix) -> Tensor:
     """Mix pictures with their partners: added by shares, or with the partner's box pasted in."""
     if mix.box is None:
-        return torch.lerp(_unit(others), _unit(images), mix.share)
+        return torch.lerp(unit(others), unit(images), mix.share)
     top, bottom, left, right = mix.box
     images = images.clone()
     images[:, :, top:bottom, left:right] = others[:, :, top:bottom, left:right]
@@ -292,8 +217,3 @@ def mixed(images: Tensor, others: Tensor, mix: Mix) -> Tensor:
 def mixed_labels(shares: Tensor, others: Tensor, mix: Mix) -> Tensor:
     """Mix targets (n, classes) as `mixed` does pictures."""
     return torch.lerp(others, shares, mix.share)
-
-
-def one_hot(labels: Tensor, classes: int) -> Tensor:
-    """Return labels as shares (n, classes) float32: 1 for the class itself."""
-    return F.one_hot(labels, classes).float()

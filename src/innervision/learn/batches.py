@@ -9,8 +9,9 @@ import torch
 from torch import Tensor
 
 from innervision.errors import Invalid
-from innervision.learn.augment import Augmentation, Draw, draw, mixed, mixed_labels, moved, one_hot
-from innervision.learn.data import DataSet
+from innervision.learn.augment import Augmentation, Draw, draw, mixed, mixed_labels, moved
+from innervision.learn.dataset import DataSet
+from innervision.learn.moving import one_hot, unit
 
 
 class Batches:
@@ -103,10 +104,8 @@ class Batches:
     def _own(self, which: Tensor, places: Tensor, drawn: Draw) -> tuple[Tensor, Tensor]:
         """Return some pictures of a batch, with all that each undergoes by itself, and their labels."""
         data, rows = self.data, which[places]
-        images = data.images[rows.to(data.images.device)]
-        images = moved(images, drawn.take(places), self.augmentation)
-        images = images if images.is_floating_point() else images.float().div_(255)
-        return images, data.labels[rows.to(data.labels.device)]
+        images = moved(data.images[rows.to(data.images.device)], drawn.take(places), self.augmentation)
+        return unit(images), data.labels[rows.to(data.labels.device)]
 
 
 def _generator(*key: int | str) -> torch.Generator:

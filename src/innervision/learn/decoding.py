@@ -5,29 +5,24 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import json
-import os
-import queue
 import shutil
-import subprocess
-import sys
-from collections import deque
-from collections.abc import Generator, Iterator, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
+from collections.abc import Generator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import IO, Any, Literal
+from typing import Literal
 
 import numpy as np
 
 from innervision import images, store
+from innervision._decode import hush, identify
 from innervision.errors import InnervisionError, Invalid
 from innervision.files import atomic, disk
-from innervision.learn._decoder import ANSWER, BAD, GREY, LENGTH, decoded
+from innervision.learn._decoder import BAD, GREY
+from innervision.learn.crew import squares
 from innervision.learn.folders import Listing, told
 from innervision.learn.raw import Raw, Reading
 from innervision.memory import gib
 
-_FEW = 128  # so many files are decoded before a process has started
 _USUAL = 224  # the side where files have several sizes
 _SMALL = 256  # up to this side, files of one size keep it
 
@@ -118,8 +113,6 @@ def _usual_size(files: Sequence[Path]) -> int:
 
 def _header(file: Path) -> tuple[int, int]:
     """Return a file's width and height without decoding it."""
-    from innervision._decode import hush, identify
-
     try:
         with file.open("rb") as stream, hush():
             image = identify(stream)
@@ -167,7 +160,7 @@ def _make(
     grey: list[int] = []
     count = 0
     with atomic(path) as draft, draft.open("wb") as file:
-        work = _squares(found.files, shape, workers, max_pixels)
+        work = squares(found.files, shape, workers, max_pixels)
         with contextlib.closing(work):
             for number, (kind, body) in enumerate(work):
                 if kind == BAD or len(body) != each:
@@ -191,103 +184,6 @@ def _check_room(path: Path, size: int) -> None:
         free = shutil.disk_usage(path.parent).free
     if size > free:
         raise InnervisionError(
-            f"decoded, these pictures take {gib(size)}, and {path.parent} has {gib(free)}: free some, choose a "
-            "smaller size, or name another folder in INNERVISION_HOME"
+            f"decoded, these pictures take {gib(size)}, and {path.parent} has {gib(free)}: free some, choose "
+            "a smaller size, or name another folder in INNERVISION_HOME"
         )
-
-
-def _squares(
-    files: Sequence[Path], shape: tuple[int, int, int], workers: int | None, max_pixels: int
-) -> Iterator[tuple[int, bytes]]:
-    """Yield each file's kind and pixels, in order."""
-    channels, side, _ = shape
-    count = min(_cores() if workers is None else workers, max(1, len(files) // _FEW))
-    if count <= 1 and (workers is None or workers <= 1 or len(files) < _FEW):
-        for file in files:
-            yield decoded(os.fspath(file), side, channels, max_pixels)
-        return
-    idle: queue.SimpleQueue[_Worker] = queue.SimpleQueue()
-    crew = [_Worker(side, channels, max_pixels) for _ in range(count)]
-    for worker in crew:
-        idle.put(worker)
-
-    def job(file: Path) -> tuple[int, bytes]:
-        worker = idle.get()
-        try:
-            return worker.decode(file)
-        finally:
-            idle.put(worker)
-
-    pool = ThreadPoolExecutor(count)
-    waiting: deque[Future[tuple[int, bytes]]] = deque()
-    try:
-        for file in files:
-            waiting.append(pool.submit(job, file))
-            if len(waiting) >= 8 * count:  # so many squares are held at most
-                yield waiting.popleft().result()
-        while waiting:
-            yield waiting.popleft().result()
-    finally:
-        for worker in crew:
-            worker.stop()
-        pool.shutdown(cancel_futures=True)
-
-
-def _cores() -> int:
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-
-
-class _Worker:
-    """A process that decodes; one that a file kills is replaced, and the file named."""
-
-    def __init__(self, *options: int) -> None:
-        self._options = options
-        self._stopped = False
-        self._process = self._start()
-
-    def _start(self) -> subprocess.Popen[bytes]:
-        # the caller's own path: what it can import, the process can too
-        code = f"import sys; sys.path[:] = {sys.path!r}; from innervision.learn._decoder import main; main()"
-        environment = {**os.environ, "OMP_NUM_THREADS": "1"}
-        return subprocess.Popen(
-            [sys.executable, "-c", code, *map(str, self._options)],
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.DEVNULL,
-            env=environment,
-        )
-
-    def decode(self, file: Path) -> tuple[int, bytes]:
-        """Return a file's kind and pixels, or BAD and why."""
-        try:
-            return self._ask(os.fsencode(file))
-        except (OSError, EOFError, ValueError):
-            if self._stopped:
-                return BAD, b"stopped"
-            code = self._process.wait()
-            self._process = self._start()
-            return BAD, f"'{file}' ended the process that decoded it (exit code {code})".encode()
-
-    def _ask(self, path: bytes) -> tuple[int, bytes]:
-        requests: Any = self._process.stdin
-        answers: Any = self._process.stdout
-        requests.write(LENGTH.pack(len(path)) + path)
-        requests.flush()
-        kind, length = ANSWER.unpack(_exactly(answers, ANSWER.size))
-        return kind, _exactly(answers, length)
-
-    def stop(self) -> None:
-        self._stopped = True
-        self._process.kill()
-        self._process.wait()
-        for stream in (self._process.stdin, self._process.stdout):
-            if stream:
-                with contextlib.suppress(OSError):
-                    stream.close()
-
-
-def _exactly(stream: IO[bytes], size: int) -> bytes:
-    data = stream.read(size)
-    if len(data) != size:
-        raise EOFError("the process ended")
-    return data

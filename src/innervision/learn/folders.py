@@ -104,7 +104,7 @@ def _in_order(names: Iterable[str]) -> tuple[str, ...]:
 def _folder(path: Path, part: str, classes: Sequence[str] | None) -> Listing:
     divided = _divided(path)
     folder = divided.get(part, path)
-    names = tuple(classes) if classes is not None else _in_order(_class_folders(divided.get("train", path)))
+    names = tuple(classes) if classes is not None else _in_order(_class_folders(divided.get("train", folder)))
     here = _class_folders(folder)
     if not here:
         raise Invalid(f"no class folders in '{folder}': {_HOW}")
