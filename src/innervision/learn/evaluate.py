@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Any
 
 import numpy as np
 import torch
@@ -14,26 +14,14 @@ from torch import Tensor
 
 from innervision.errors import Invalid, out_of_memory
 from innervision.learn import calibrate
+from innervision.learn.data import DataSet
 from innervision.network import Network
 
 VIEWS = (1, 2, 6)
 _TOP = 5
 
 
-class Labelled(Protocol):
-    """What is asked of a data set here: `learn.data.DataSet` has it."""
-
-    @property
-    def images(self) -> Tensor | NDArray[np.uint8]: ...  # (n, c, h, w) uint8
-
-    @property
-    def labels(self) -> Tensor | NDArray[np.int64]: ...  # (n,)
-
-    @property
-    def classes(self) -> tuple[str, ...]: ...
-
-
-def logits(network: Network, data: Labelled, *, views: int = 1, batch: int = 500) -> Tensor:
+def logits(network: Network, data: DataSet, *, views: int = 1, batch: int = 500) -> Tensor:
     """Return what a network answers to every picture of a data set: (n, classes) float32, on the CPU.
 
     views: 1, the picture; 2, the mean over it and its mirror image; 6, Jordan's (see `viewed`). batch: how
@@ -43,7 +31,7 @@ def logits(network: Network, data: Labelled, *, views: int = 1, batch: int = 500
     return torch.cat(list(batches(network, data, views=views, batch=batch)))
 
 
-def batches(network: Network, data: Labelled, *, views: int = 1, batch: int = 500) -> Iterator[Tensor]:
+def batches(network: Network, data: DataSet, *, views: int = 1, batch: int = 500) -> Iterator[Tensor]:
     """Yield the logits of a data set batch by batch, in its order: for whoever shows how far it is."""
     if views not in VIEWS:
         raise Invalid(
