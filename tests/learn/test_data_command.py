@@ -44,7 +44,8 @@ def test_counts_means_and_twins_are_told(here: Path) -> None:
     assert "train: 12x12x3, mean 0.3250 0.6250 0.4000, standard deviation " in text
     assert "train: left out cat/broken.png: " in text
     assert "3 test pictures are training pictures too" in text
-    assert Image.open("zoo-examples.png").width > 10 * 96
+    with Image.open("zoo-examples.png") as sheet:
+        assert sheet.width > 10 * 96
     card = json.loads(Path("zoo-examples.png.run.json").read_text())
     assert card["command"] == "data inspect"
 

@@ -22,9 +22,10 @@ from innervision.learn.raw import squared
 
 
 @pytest.fixture(autouse=True)
-def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    monkeypatch.setenv("INNERVISION_HOME", str(tmp_path / "home"))
-    return tmp_path / "home"
+def home(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch) -> Path:
+    home = tmp_path_factory.mktemp("home")
+    monkeypatch.setenv("INNERVISION_HOME", str(home))
+    return home
 
 
 def noise(seed: int, height: int = 16, width: int = 16) -> np.ndarray:

@@ -13,7 +13,7 @@ from innervision.cli.tables import table
 if TYPE_CHECKING:
     from PIL import Image
 
-    from innervision.learn.data import DataSet
+    from innervision.learn.data import DataSet, Reading
     from innervision.learn.inspection import Statistics, Twins
 
 _ROWS = 100  # classes shown on a sheet at most
@@ -52,7 +52,8 @@ def fetch(name: str, quiet: bool, as_json: bool) -> None:
     card = SETS[name]
     with telling(quiet=quiet, as_json=as_json) as told:
         for step in fetching(card):
-            told.step(step.done, step.of or 0, step.text)
+            if step.of:
+                told.step(step.done, step.of, step.text)
         told.end(f"{name} is in {card.folder} ({card.licence}; {card.source})", output=str(card.folder))
 
 
@@ -156,7 +157,7 @@ def _read(told: Telling, source: str, part: str, channels: str | None, chosen: d
 
     work = reading(
         source,
-        part,  # type: ignore[arg-type]
+        part,  # pyright: ignore[reportArgumentType]
         size=chosen["size"],
         channels=None if channels is None else int(channels),
         bad=chosen["bad"],
@@ -164,10 +165,15 @@ def _read(told: Telling, source: str, part: str, channels: str | None, chosen: d
     )
     while True:
         try:
-            step = next(work)
+            _tell(told, next(work))
         except StopIteration as end:
             return end.value
-        told.step(step.done, step.of or 0, step.text)
+
+
+def _tell(told: Telling, step: Reading) -> None:
+    """Tell how far reading is, a hundred times at most."""
+    if step.of and (step.done == step.of or step.done % max(1, step.of // 100) == 0):
+        told.step(step.done, step.of, step.text)
 
 
 def _print(found: dict[str, DataSet], numbers: dict[str, Statistics], same: Twins) -> None:

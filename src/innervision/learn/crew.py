@@ -7,7 +7,7 @@ import queue
 import subprocess
 import sys
 from collections import deque
-from collections.abc import Iterator, Sequence
+from collections.abc import Generator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 from typing import IO
@@ -19,7 +19,7 @@ FEW = 128  # so many files are decoded before another process has started
 
 def squares(
     files: Sequence[Path], shape: tuple[int, int, int], workers: int | None, max_pixels: int
-) -> Iterator[tuple[int, bytes]]:
+) -> Generator[tuple[int, bytes], None, None]:
     """Yield each file's kind and its pixels, or the reason why there are none, in the order of the files.
 
     workers: processes at most, by default one a core. Few files are decoded in this process.

@@ -6,7 +6,7 @@ import contextlib
 import hashlib
 import json
 import shutil
-from collections.abc import Generator, Sequence
+from collections.abc import Generator, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
@@ -55,41 +55,41 @@ def decode(
     """
     yield Reading(0, len(found.files), "looking at files")
     side = size or _usual_size(found.files)
-    path = (
-        store.home() / "decoded" / f"{_safe(found.name)}-{side}-{_key(found, side, channels, max_pixels)}.u8"
-    )
     shape = (channels, side, side)
+    key = _key(found, side, channels, max_pixels)
+    path = store.home() / "decoded" / f"{_safe(found.name)}-{side}-{key}.u8"
     cache = _known(path, shape)
     if cache is None:
         cache = yield from _make(found, path, shape, workers, max_pixels)
-    reasons = [*found.bad, *((_name(found, n), why) for n, why in cache.bad)]
-    if reasons and bad == "refuse":
-        raise Invalid(told(reasons, len(found.files) + len(found.bad), f"'{found.name}'"))
+    skipped = [*found.bad, *((_name(found, n), why) for n, why in cache.bad)]
+    if skipped and bad == "refuse":
+        raise Invalid(told(skipped, len(found.files) + len(found.bad), f"'{found.name}'"))
     lost = {n for n, _ in cache.bad}
     labels = np.array([label for n, label in enumerate(found.labels) if n not in lost], np.int64)
-    notes = list(found.notes)
-    if reasons:
-        notes.append(f"{len(reasons)} files left out that cannot be used")
+    empty = sorted(set(found.labels) - set(labels.tolist()))
+    if empty:
+        raise Invalid(f"no picture of class {found.classes[empty[0]]!r} can be read: {skipped[0][1]}")
     grey = tuple(_name(found, n) for n in cache.grey)
-    if channels == 3 and grey:
-        all_of = "all" if len(grey) == cache.count else f"{len(grey)} of {cache.count}"
-        notes.append(f"{all_of} pictures are grey: their three channels are equal")
-    missing = [found.classes[n] for n in sorted(set(found.labels) - set(labels.tolist()))]
-    if missing:
-        raise Invalid(f"no picture of class {missing[0]!r} can be read: {reasons[0][1]}")
-    pixels = (
-        np.memmap(path, np.uint8, "c", shape=(cache.count, *shape)) if cache.count else np.empty((0, *shape))
-    )
+    every = (cache.count, *shape)
     return Raw(
-        images=pixels.astype(np.uint8, copy=False),
+        # a copy on write: whoever changes a picture changes neither the file nor anyone else's
+        images=np.memmap(path, np.uint8, "c", shape=every) if cache.count else np.empty(every, np.uint8),
         labels=labels,
         classes=found.classes,
         name=found.name,
-        notes=tuple(notes),
-        skipped=tuple(reasons),
+        notes=(*found.notes, *_notes(len(skipped), len(grey), cache.count, channels)),
+        skipped=tuple(skipped),
         grey=grey if len(grey) < cache.count else (),
         pixels_sha256=cache.pixels_sha256,
     )
+
+
+def _notes(skipped: int, grey: int, count: int, channels: int) -> Iterator[str]:
+    if skipped:
+        yield f"{skipped} files left out that cannot be used"
+    if grey and channels == 3:
+        share = "all" if grey == count else f"{grey} of {count}"
+        yield f"{share} pictures are grey: their three channels are equal"
 
 
 def _name(found: Listing, number: int) -> str:
@@ -103,16 +103,13 @@ def _safe(name: str) -> str:
 
 def _usual_size(files: Sequence[Path]) -> int:
     """Return the side that files share if they are small squares, by a sample of 32; else 224."""
-    sides: set[tuple[int, int]] = set()
-    for file in files[:: max(1, len(files) // 32)]:
-        with contextlib.suppress(InnervisionError):
-            sides.add(_header(file))
+    sides = {_header(file) for file in files[:: max(1, len(files) // 32)]} - {(0, 0)}
     side = sides.pop() if len(sides) == 1 else (0, 0)
     return side[0] if side[0] == side[1] and 0 < side[0] <= _SMALL else _USUAL
 
 
 def _header(file: Path) -> tuple[int, int]:
-    """Return a file's width and height without decoding it."""
+    """Return a file's width and height without decoding it; (0, 0) where it cannot be told."""
     try:
         with file.open("rb") as stream, hush():
             image = identify(stream)
@@ -137,12 +134,12 @@ def _key(found: Listing, side: int, channels: int, max_pixels: int) -> str:
 def _known(path: Path, shape: tuple[int, int, int]) -> _Cache | None:
     """Return what a former call found, None if there is nothing or it is not whole."""
     try:
-        told = json.loads(path.with_suffix(".json").read_text(encoding="utf-8"))
+        facts = json.loads(path.with_suffix(".json").read_text(encoding="utf-8"))
         cache = _Cache(
-            count=int(told["count"]),
-            pixels_sha256=str(told["pixels_sha256"]),
-            bad=tuple((int(n), str(why)) for n, why in told["bad"]),
-            grey=tuple(map(int, told["grey"])),
+            count=int(facts["count"]),
+            pixels_sha256=str(facts["pixels_sha256"]),
+            bad=tuple((int(n), str(why)) for n, why in facts["bad"]),
+            grey=tuple(map(int, facts["grey"])),
         )
         return cache if path.stat().st_size == cache.count * int(np.prod(shape)) else None
     except (OSError, ValueError, KeyError, TypeError):
