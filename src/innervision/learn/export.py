@@ -51,6 +51,9 @@ class Exported:
 class Whole(nn.Module):
     """A network with its preprocessing in it: (n, c, h, w) as `input` says -> logits."""
 
+    scale: Tensor
+    shift: Tensor
+
     def __init__(self, network: Network, input: Input) -> None:
         super().__init__()
         pre = network.preprocessing
