@@ -112,7 +112,7 @@ def test_what_is_no_set_of_classes_says_how_to_make_one(tmp_path: Path) -> None:
         read(tmp_path / "zoo")
     (tmp_path / "zoo/fox").rmdir()
     save(tmp_path / "zoo/loose.png", noise(2))
-    assert read(tmp_path / "zoo").notes == ("1 pictures in no class folder were left out",)
+    assert read(tmp_path / "zoo").notes == ("1 picture in no class folder left out",)
 
 
 def test_a_network_s_classes_may_be_more_and_in_another_order(tmp_path: Path) -> None:
@@ -161,8 +161,8 @@ def test_grey_pictures_in_a_coloured_set_are_told_or_refused(tmp_path: Path) -> 
     grey = save(tmp_path / "dog/grey.png", noise(1)[..., 0])
     found = read(tmp_path)
     np.testing.assert_array_equal(found.images[4].numpy(), np.stack([grey] * 3))
-    assert found.notes == ("1 of 7 pictures are grey: their three channels are equal",)
-    with pytest.raises(Invalid, match=r"1 of 7 pictures are grey in a coloured set: dog/grey\.png"):
+    assert found.notes == ("1 of 7 pictures is grey: three equal channels",)
+    with pytest.raises(Invalid, match=r"1 of 7 pictures grey in a coloured set: dog/grey\.png"):
         read(tmp_path, grey="refuse")
     one = read(tmp_path, channels=1)
     assert one.images.shape == (7, 1, 16, 16)

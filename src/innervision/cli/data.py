@@ -178,6 +178,8 @@ def _tell(told: Telling, step: Reading) -> None:
 
 def _print(found: dict[str, DataSet], numbers: dict[str, Statistics], same: Twins) -> None:
     """Print counts of every class, and what else there is to know."""
+    from innervision.learn.raw import many
+
     counts = {part: data.counts() for part, data in found.items()}
     names = list(dict.fromkeys(name for each in counts.values() for name in each))
     rows = [[name, *(f"{each.get(name, 0):,}" for each in counts.values())] for name in names]
@@ -195,10 +197,10 @@ def _print(found: dict[str, DataSet], numbers: dict[str, Statistics], same: Twin
             click.echo(f"{part}: … and {len(data.skipped) - 20} more (--json names all)")
     for part, again in zip(found, same.within, strict=False):
         if again:
-            click.echo(f"{part}: {again:,} pictures equal an earlier one")
+            click.echo(f"{part}: {many(again, 'picture')} equal to an earlier one")
     if same.across:
         other = f", {same.disagreeing:,} of them in another class" if same.disagreeing else ""
-        click.echo(f"{len(same.across):,} test pictures are training pictures too{other}")
+        click.echo(f"{many(len(same.across), 'test picture')} among the training pictures too{other}")
 
 
 def draw(data: DataSet, each: int, tile: int | None, seed: int) -> Image.Image:
@@ -220,4 +222,6 @@ def draw(data: DataSet, each: int, tile: int | None, seed: int) -> Image.Image:
         pictures += row + [blank] * (each - len(row))
         labels += [f"{name}\n{counts[name]:,}"] + [" "] * (each - 1)
     side = tile or (96 if len(shown) <= 20 else 64 if len(shown) <= 50 else 48)
+    if tile is None and data.size[1] < side:
+        side = data.size[1] * round(side / data.size[1])  # pixels shown as squares, all of one size
     return sheet(pictures, labels=labels, columns=each, tile=side, smooth=data.size[0] >= 64)

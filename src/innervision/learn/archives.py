@@ -17,7 +17,7 @@ from innervision.errors import Invalid
 from innervision.files import checksum
 from innervision.learn import idx, sets
 from innervision.learn.pickled import arrays
-from innervision.learn.raw import Raw, whole
+from innervision.learn.raw import Raw, many, whole
 
 _MOST = 2**30  # bytes of a batch: six times the largest published one
 _LABELS = MappingProxyType(
@@ -76,7 +76,7 @@ def read(path: Path, part: str, *, bad: Literal["refuse", "skip"], published: bo
         )
     right = np.setdiff1d(np.arange(len(raw.labels)), wrong)
     skipped = tuple((f"{path.name}, picture {n}", f"no class {raw.labels[n]}") for n in wrong)
-    note = f"{len(wrong)} pictures left out, whose label no class has"
+    note = f"{many(len(wrong), 'picture')} left out, whose label no class has"
     images, labels = raw.images[right], raw.labels[right]
     return replace(raw, images=images, labels=labels, skipped=skipped, notes=(*raw.notes, note))
 
@@ -119,7 +119,7 @@ def _cifar(path: Path, part: str) -> tuple[Raw, bool]:
         labels.append(own)
     count = sum(map(len, labels))
     whole_part = count == card.counts[part]
-    note = f"{count:,} pictures where {card.name}'s {part} part has {card.counts[part]:,}"
+    note = f"{many(count, 'picture')} where {card.name}'s {part} part has {card.counts[part]:,}"
     known = whole_part and all(_md5(found[name]) == card.unpacked.get(name) for name in batches)
     raw = Raw(
         np.concatenate(pixels), np.concatenate(labels), classes, card.name, () if whole_part else (note,)

@@ -16,7 +16,7 @@ from innervision import images as pictures
 from innervision.errors import Invalid, unknown
 from innervision.learn import archives, decoding, folders, sets
 from innervision.learn.dataset import DataSet, hold_out, relabel, split
-from innervision.learn.raw import Raw, Reading, fitted
+from innervision.learn.raw import Raw, Reading, fitted, many
 
 __all__ = ["DataSet", "Part", "Reading", "Source", "hold_out", "parts", "read", "reading", "relabel", "split"]
 
@@ -111,7 +111,7 @@ def reading(
     if grey == "refuse" and raw.grey and raw.images.shape[1] == 3:
         shown = ", ".join(raw.grey[:5]) + (", …" if len(raw.grey) > 5 else "")
         raise Invalid(
-            f"{len(raw.grey)} of {len(raw.labels)} pictures are grey in a coloured set: {shown}; "
+            f"{len(raw.grey)} of {many(len(raw.labels), 'picture')} grey in a coloured set: {shown}; "
             "take them out, or read them as three equal channels (grey='expand')"
         )
     found = _as_data(raw)

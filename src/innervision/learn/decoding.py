@@ -20,7 +20,7 @@ from innervision.files import atomic, disk
 from innervision.learn._decoder import BAD, GREY
 from innervision.learn.crew import squares
 from innervision.learn.folders import Listing, told
-from innervision.learn.raw import Raw, Reading
+from innervision.learn.raw import Raw, Reading, many
 from innervision.memory import gib
 
 _USUAL = 224  # the side where files have several sizes
@@ -86,10 +86,9 @@ def decode(
 
 def _notes(skipped: int, grey: int, count: int, channels: int) -> Iterator[str]:
     if skipped:
-        yield f"{skipped} files left out that cannot be used"
+        yield f"{many(skipped, 'file')} left out that cannot be used"
     if grey and channels == 3:
-        share = "all" if grey == count else f"{grey} of {count}"
-        yield f"{share} pictures are grey: their three channels are equal"
+        yield f"{grey} of {many(count, 'picture')} {'is' if grey == 1 else 'are'} grey: three equal channels"
 
 
 def _name(found: Listing, number: int) -> str:

@@ -10,6 +10,7 @@ from types import MappingProxyType
 from typing import Literal
 
 from innervision.errors import Invalid, unknown
+from innervision.learn.raw import many
 
 SUFFIXES = frozenset(
     (".png", ".jpg", ".jpeg", ".jpe", ".jfif", ".webp", ".tif", ".tiff", ".bmp", ".gif", ".avif", ".heic")
@@ -130,7 +131,7 @@ def _folder(path: Path, part: str, classes: Sequence[str] | None) -> Listing:
         files=tuple(files[n] for n in order),
         labels=tuple(labels[n] for n in order),
         classes=names,
-        notes=(f"{loose} pictures in no class folder were left out",) if loose else (),
+        notes=(f"{many(loose, 'picture')} in no class folder left out",) if loose else (),
     )
 
 

@@ -46,6 +46,11 @@ class Raw:
     pixels_sha256: str = ""  # where it is known already
 
 
+def many(count: int, what: str) -> str:
+    """Return a count as a person says it: 1 picture, 2,000 pictures."""
+    return f"{count:,} {what}{'' if count == 1 else 's'}"
+
+
 @contextmanager
 def whole(path: Path) -> Iterator[None]:
     """Turn what readers raise at a damaged file into an error for a person."""
