@@ -45,6 +45,22 @@ def test_a_row_has_one_scale() -> None:
     assert pale.sum() == 40 * 40
 
 
+def test_without_relu_modules_every_layer_of_maps_is_shown() -> None:
+    class Functional(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.conv, self.pool = known().module[0], nn.AvgPool2d(2)  # type: ignore[index]
+
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            return self.pool(self.conv(x).relu())
+
+    network = wrap(Functional())
+    conv, pool = answers(network, light_left())
+    assert (conv.layer, conv.channels, pool.layer) == ("conv", (1, 0, 2), "pool")
+    assert pool.maps.shape == (3, 2, 4)
+    assert not any(m._forward_hooks for m in network.module.modules()) and network.module.training
+
+
 def test_nothing_is_left_on_the_module() -> None:
     network = known()
     sheet(network, light_left())
@@ -56,7 +72,7 @@ def test_what_cannot_be_shown_is_refused() -> None:
     flat = wrap(nn.Sequential(nn.Flatten(), nn.Linear(96, 2), nn.ReLU()))
     with pytest.raises(Invalid, match="no layer 'conv9'"):
         answers(known(), light_left(), ["conv9"])
-    with pytest.raises(Invalid, match="no ReLU"):
+    with pytest.raises(Invalid, match="no layer of sequential answers maps"):
         answers(flat, light_left())
     with pytest.raises(Invalid, match="a sheet shows"):
         answers(flat, light_left(), ["1"])

@@ -18,6 +18,7 @@ from innervision import images
 from innervision.cli import cli
 from innervision.errors import Invalid
 from innervision.network import Network, load, wrap
+from innervision.see import survey as survey_module
 from innervision.see.receptive import Field
 from innervision.see.survey import Layer, layer_sheet, save_raw, survey
 
@@ -91,8 +92,10 @@ def test_a_network_without_relu_modules_shows_all_its_maps() -> None:
 
 def test_a_global_step_has_no_field() -> None:
     (layer,) = survey(known(nn.AdaptiveAvgPool2d(2)), light_left(), ["1"])
-    assert layer.field is None
+    assert layer.field is None and layer.through == "pooling to a fixed size"
     layer_sheet(layer)
+    _, text = survey_module._heading(layer, 4, "shared")
+    assert "no fixed window: pooling to a fixed size" in text
 
 
 def of(*values: float) -> Layer:

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+import math
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -13,6 +14,7 @@ from torch import Tensor, nn
 
 from innervision.errors import Invalid
 from innervision.network import Network
+from innervision.see.tokens import as_maps, maps_of
 from innervision.sheets import FAINT, INK, PAPER, heat
 
 _GAP, _MARGIN = 6, 24
@@ -34,19 +36,57 @@ def answers(
     """Return each layer's channels of the highest mean activation, in the order of the layers.
 
     image: (1, 3, h, w), sRGB 0..1. layers: by default every ReLU before the first fully connected
-    layer. Equal channels come by number. Raises Invalid for an unknown layer, for one whose answer
-    has no height and width, and for a network without ReLU modules when no layers are named.
+    layer; for a network without ReLU modules every layer within it that answers maps. Layers of tokens
+    are shown as maps (see `tokens`). Equal channels come by number. Raises Invalid for an unknown layer,
+    and for one whose answer has no height and width.
     """
     if channels < 1:
         raise Invalid(f"channels is {channels}; it must be at least 1")
     if image.ndim != 4 or image.shape[0] != 1:
         raise Invalid(f"one picture is shown at a time: (1, 3, h, w), not {tuple(image.shape)}")
-    names = rectified(network) if layers is None else network.check(layers)
-    if not names:
-        raise Invalid(f"{network.name} has no ReLU modules to show by default: name some of its layers")
+    names = shown_by_default(network, image) if layers is None else network.check(layers)
     with torch.no_grad():
         found = network.features(image, names)
-    return [strongest(name, found[name], channels) for name in dict.fromkeys(names)]
+    size = (image.shape[-2], image.shape[-1])
+    return [
+        strongest(name, maps_of(name, found[name], size, SHOWN), channels) for name in dict.fromkeys(names)
+    ]
+
+
+SHOWN = "a sheet shows (1, c, h, w) only"
+
+
+def shown_by_default(network: Network, image: Tensor) -> tuple[str, ...]:
+    """Return the ReLUs before the first fully connected layer, or else every layer that answers maps.
+
+    Those are the innermost layers that answer maps, or tokens on a grid, of more than one place, in the order
+    in which they are called. Raises Invalid where there is none.
+    """
+    names = rectified(network)
+    if names:
+        return names
+    size = (image.shape[-2], image.shape[-1])
+    met: dict[str, None] = {}
+
+    def listener(name: str) -> Callable[..., None]:
+        def hear(_: nn.Module, __: object, answer: object) -> None:
+            maps = as_maps(answer, size) if isinstance(answer, Tensor) else None
+            if maps is not None and math.prod(maps.shape[2:]) > 1:
+                met[name] = None
+
+        return hear
+
+    inner = [(n, m) for n, m in network.module.named_modules() if n and not any(m.children())]
+    handles = [module.register_forward_hook(listener(name)) for name, module in inner]
+    try:
+        with torch.no_grad():
+            network(image)
+    finally:
+        for handle in handles:
+            handle.remove()
+    if not met:
+        raise Invalid(f"no layer of {network.name} answers maps: {SHOWN}")
+    return tuple(met)
 
 
 def rectified(network: Network) -> tuple[str, ...]:
@@ -63,7 +103,7 @@ def rectified(network: Network) -> tuple[str, ...]:
 def strongest(layer: str, activation: Tensor, channels: int) -> Answer:
     """Return a layer's strongest channels out of its activation (1, c, h, w)."""
     if activation.ndim != 4:
-        raise Invalid(f"layer {layer!r} answers {tuple(activation.shape)}: a sheet shows (1, c, h, w) only")
+        raise Invalid(f"layer {layer!r} answers {tuple(activation.shape)}: {SHOWN}")
     maps = activation[0].float().cpu()
     order = maps.mean((1, 2)).argsort(descending=True, stable=True)[:channels]
     return Answer(layer, tuple(order.tolist()), maps[order].numpy(), maps.shape[0])

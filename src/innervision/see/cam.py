@@ -8,11 +8,13 @@ LayerCAM      ReLU(Σ_k ReLU(g) A_k), each place by itself (Jiang et al. 2021, e
 Score-CAM     w = softmax over k of y(picture seen through A_k alone) (Wang et al. 2020, algorithm 1)
 
 All return (n, h, w) at the picture's size, 0 or more and not normalised: the layer's map, enlarged.
+A layer of tokens counts as a map of its grid; what is set apart, a class token, has no place (see `tokens`).
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import math
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any
 
@@ -23,6 +25,7 @@ from torch import Tensor, nn
 from innervision.errors import Invalid
 from innervision.network import Network
 from innervision.see.target import Target
+from innervision.see.tokens import as_maps, maps_of
 
 _POOLS = (nn.MaxPool2d, nn.AvgPool2d, nn.AdaptiveAvgPool2d, nn.AdaptiveMaxPool2d)
 
@@ -30,7 +33,8 @@ _POOLS = (nn.MaxPool2d, nn.AvgPool2d, nn.AdaptiveAvgPool2d, nn.AdaptiveMaxPool2d
 def grad_cam(network: Network, image: Tensor, target: Target, layer: str | None = None) -> Tensor:
     """Return Grad-CAM (n, h, w) of pictures (n, 3, h, w), sRGB 0..1.
 
-    layer: by default the deepest before the target that answers maps and does not pool.
+    layer: by default the deepest before the target that answers maps and does not pool; among layers of
+    tokens, the deepest normalisation whose grid the target depends on.
     Raises Invalid for a layer that the target does not depend on, or that answers no maps.
     """
     a, g = _answer_and_gradient(network, image, target, layer)
@@ -66,7 +70,8 @@ def score_cam(
     if batch < 1:
         raise Invalid(f"batch is {batch}; it must be at least 1")
     with torch.no_grad():
-        a, _ = _see(network, image, target, _layer(network, image, target, layer))
+        name = _layer(network, image, target, layer)
+        a = _maps(name, _see(network, image, target, (name,))[0][name], image)
         nothing = _nothing(network, image)
         maps = [
             _score_map(network, x[None], target, y, nothing, batch) for x, y in zip(image, a, strict=True)
@@ -102,63 +107,96 @@ def _answer_and_gradient(
 ) -> tuple[Tensor, Tensor]:
     """Return what a layer answers (n, c, h', w') and the target's gradient there."""
     name = _layer(network, image, target, layer)
+    ((a, g),) = _gradients(network, image, target, (name,))
+    if g is None:
+        raise Invalid(f"{target} does not depend on layer {name!r}: name one before it")
+    return _maps(name, a, image), _maps(name, g, image)
+
+
+def _gradients(
+    network: Network, image: Tensor, target: Target, names: Sequence[str]
+) -> list[tuple[Tensor, Tensor | None]]:
+    """Return what layers answer and the target's gradient there, None where it does not depend on them."""
     with torch.inference_mode(False), torch.enable_grad():
         x = image.detach().clone().requires_grad_()
-        a, answer = _see(network, x, target, name)
+        seen, answer = _see(network, x, target, names)
         score = target.score(answer).sum()
-        found = torch.autograd.grad(score, a, allow_unused=True)[0] if score.requires_grad else None
-    if found is None:
-        raise Invalid(f"{target} does not depend on layer {name!r}: name one before it")
-    return a.detach(), found
-
-
-def _see(network: Network, x: Tensor, target: Target, name: str) -> tuple[Tensor, Tensor]:
-    """Return what a layer and the target's layer answer, in one pass."""
-    if target.layer is not None:
-        found = network.features(x, (name, target.layer))
-        a, answer = found[name], found[target.layer]
-    else:
-        with _kept(network, name) as kept:
-            answer = network(x)
-        if not kept:
-            raise Invalid(f"layer {name!r} is never called: name another")
-        a = kept[0]
-    if a.ndim != 4:
-        raise Invalid(
-            f"layer {name!r} answers {tuple(a.shape)}: a map is of a layer that answers (n, c, h, w)"
+        inputs = [seen[name] for name in names]
+        for name, a in zip(names, inputs, strict=True):
+            _maps(name, a, image)  # complains before the way back
+        found = (
+            torch.autograd.grad(score, inputs, allow_unused=True)
+            if score.requires_grad
+            else [None] * len(inputs)
         )
-    return a, answer
+    return [(a.detach(), g) for a, g in zip(inputs, found, strict=True)]
+
+
+def _maps(name: str, answer: Tensor, image: Tensor) -> Tensor:
+    size = (image.shape[-2], image.shape[-1])
+    return maps_of(name, answer, size, "a map is of a layer that answers (n, c, h, w)")
+
+
+def _see(
+    network: Network, x: Tensor, target: Target, names: Sequence[str]
+) -> tuple[Mapping[str, Tensor], Tensor]:
+    """Return what layers and the target's layer answer, in one pass."""
+    if target.layer is not None:
+        found = network.features(x, (*names, target.layer))
+        return found, found[target.layer]
+    with _kept(network, names) as kept:
+        answer = network(x)
+    for name in names:
+        if name not in kept:
+            raise Invalid(f"layer {name!r} is never called, or answers no tensor: name another")
+    return kept, answer
 
 
 @contextmanager
-def _kept(network: Network, name: str) -> Iterator[list[Tensor]]:
-    """Yield a list that takes the layer's first answer; what follows goes on with a copy, in place or not."""
-    kept: list[Tensor] = []
+def _kept(network: Network, names: Sequence[str]) -> Iterator[dict[str, Tensor]]:
+    """Yield what takes the layers' first answers; what follows goes on with copies, in place or not."""
+    kept: dict[str, Tensor] = {}
 
-    def keep(_: nn.Module, __: Any, answer: Any) -> Any:
-        if kept or not isinstance(answer, Tensor):
-            return None
-        kept.append(answer)
-        return answer.clone()
+    def keeper(name: str) -> Any:
+        def keep(_: nn.Module, __: Any, answer: Any) -> Any:
+            if name in kept or not isinstance(answer, Tensor):
+                return None
+            kept[name] = answer
+            return answer.clone()
 
-    handle = network.module.get_submodule(name).register_forward_hook(keep)
+        return keep
+
+    handles = [network.module.get_submodule(name).register_forward_hook(keeper(name)) for name in names]
     try:
         yield kept
     finally:
-        handle.remove()
+        for handle in handles:
+            handle.remove()
 
 
 def _layer(network: Network, image: Tensor, target: Target, layer: str | None) -> str:
     """Return the layer asked for, or the deepest before the target that answers maps and does not pool."""
     if layer is not None:
         return network.check((layer,))[0]
-    met: list[str] = []
+    met = _met(network, image, target)
+    if not met:
+        raise Invalid(f"no layer before {target} answers maps: a class activation map needs one")
+    if met[-1][1]:
+        return met[-1][0]
+    return _deepest_grid(network, image, target, [name for name, channels_first in met if not channels_first])
+
+
+def _met(network: Network, image: Tensor, target: Target) -> list[tuple[str, bool]]:
+    """Return the innermost layers that answer maps, as they are called, and whether as (n, c, h, w)."""
+    size = (image.shape[-2], image.shape[-1])
+    met: list[tuple[str, bool]] = []
     handles: list[Any] = []
 
     def listener(name: str) -> Any:
         def hear(_: nn.Module, __: Any, answer: Any) -> None:
-            if isinstance(answer, Tensor) and answer.ndim == 4 and answer.shape[2] * answer.shape[3] > 1:
-                met.append(name)
+            maps = as_maps(answer, size) if isinstance(answer, Tensor) else None
+            if maps is not None and math.prod(maps.shape[2:]) > 1:
+                met.append((name, maps is answer))
 
         return hear
 
@@ -172,9 +210,23 @@ def _layer(network: Network, image: Tensor, target: Target, layer: str | None) -
     finally:
         for handle in handles:
             handle.remove()
-    if not met:
-        raise Invalid(f"no layer before {target} answers maps: a class activation map needs one")
-    return met[-1]
+    return met
+
+
+def _deepest_grid(network: Network, image: Tensor, target: Target, names: Sequence[str]) -> str:
+    """Return the deepest layer of tokens on whose grid a target depends, a normalisation if there is one.
+
+    Where a class token alone is read at the end, the last layers' other tokens say nothing to the target. A
+    normalisation holds what its block is given to read; what lies within a block (queries, keys) does not.
+    """
+    once = list(dict.fromkeys(names))
+    norms = [n for n in once if isinstance(network.module.get_submodule(n), nn.LayerNorm)]
+    for some in (norms, once):
+        found = _gradients(network, image[:1], target, some) if some else []
+        for name, (_, g) in reversed([*zip(some, found, strict=True)]):
+            if g is not None and bool(_maps(name, g, image).any()):
+                return name
+    raise Invalid(f"{target} depends on no layer of tokens with places: name a layer")
 
 
 def _enlarged(maps: Tensor, image: Tensor) -> Tensor:

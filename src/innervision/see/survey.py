@@ -5,7 +5,7 @@ from __future__ import annotations
 import io
 import math
 import zipfile
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from functools import cache, lru_cache
 from pathlib import Path
@@ -20,8 +20,9 @@ from torch import Tensor, nn
 from innervision.errors import Invalid, unknown
 from innervision.files import atomic
 from innervision.network import Network
-from innervision.see.activations import rectified
-from innervision.see.receptive import Field, receptive_fields
+from innervision.see.activations import SHOWN, shown_by_default
+from innervision.see.receptive import Field, followed
+from innervision.see.tokens import maps_of, set_apart
 from innervision.sheets import INK, PAPER
 
 SCALES = ("channel", "shared", "centred")
@@ -40,6 +41,8 @@ class Layer:
     field: Field | None  # None: a step before it has no fixed window
     dead: int  # channels that are 0 at every place
     saturated: int | None  # channels at the end of their range at every place; None: it has no end
+    through: str = ""  # the step that has no fixed window, where it is known
+    apart: int = 0  # tokens in front of the grid, such as a class token, which no map shows
 
     @property
     def shape(self) -> tuple[int, int, int]:
@@ -58,26 +61,28 @@ def survey(network: Network, image: Tensor, layers: Iterable[str] | None = None)
     """Return what layers answer to a picture (1, 3, h, w), sRGB 0..1, in one pass through the network.
 
     layers: by default every ReLU before the first fully connected layer; for a network without ReLU modules
-    every layer within it that answers maps. Dead: 0 at each place of this picture, which says nothing of
-    others. Saturated: within 1 % of the end of its range (ReLU6, sigmoid, tanh and their like). Raises
-    Invalid for an unknown layer, and for one that answers no maps.
+    every layer within it that answers maps. Layers of tokens are shown as maps (see `tokens`). Dead: 0 at
+    each place of this picture, which says nothing of others. Saturated: within 1 % of the end of its range
+    (ReLU6, sigmoid, tanh and their like). Raises Invalid for an unknown layer, and for one that answers no
+    maps.
     """
     if image.ndim != 4 or image.shape[0] != 1:
         raise Invalid(f"one picture is shown at a time: (1, 3, h, w), not {tuple(image.shape)}")
-    names = (rectified(network) or _answering(network, image)) if layers is None else network.check(layers)
+    names = shown_by_default(network, image) if layers is None else network.check(layers)
     with torch.no_grad():
         found = network.features(image, names)
-    h, w = image.shape[-2:]
-    fields = receptive_fields(network, (h, w))
-    return [_layer(network, name, found[name], fields.get(name)) for name in dict.fromkeys(names)]
+    size = (image.shape[-2], image.shape[-1])
+    fields = followed(network, size)
+    return [_layer(network, name, found[name], fields.get(name, ""), size) for name in dict.fromkeys(names)]
 
 
-def _layer(network: Network, name: str, answer: Tensor, field: Field | None) -> Layer:
-    if answer.ndim != 4:
-        raise Invalid(f"layer {name!r} answers {tuple(answer.shape)}: a sheet shows (1, c, h, w) only")
-    maps = answer[0].float().cpu().contiguous()  # channels last would be slow to look through
+def _layer(network: Network, name: str, answer: Tensor, seen: Field | str, size: tuple[int, int]) -> Layer:
+    # channels last would be slow to look through
+    maps = maps_of(name, answer, size, SHOWN)[0].float().cpu().contiguous()
     dead = int((maps == 0).flatten(1).all(1).sum())
-    return Layer(name, maps, field, dead, _saturated(network.module.get_submodule(name), maps))
+    saturated = _saturated(network.module.get_submodule(name), maps)
+    field, through = (None, seen) if isinstance(seen, str) else (seen, "")
+    return Layer(name, maps, field, dead, saturated, through, set_apart(answer, size))
 
 
 def _saturated(module: nn.Module, maps: Tensor) -> int | None:
@@ -94,30 +99,6 @@ def _saturated(module: nn.Module, maps: Tensor) -> int | None:
         case _:
             return None
     return int(at_end.flatten(1).all(1).sum())
-
-
-def _answering(network: Network, image: Tensor) -> tuple[str, ...]:
-    """Return the innermost layers that answer maps of more than one place, as they are called."""
-    met: dict[str, None] = {}
-
-    def listener(name: str) -> Callable[..., None]:
-        def hear(_: nn.Module, __: object, answer: object) -> None:
-            if isinstance(answer, Tensor) and answer.ndim == 4 and math.prod(answer.shape[2:]) > 1:
-                met[name] = None
-
-        return hear
-
-    inner = [(n, m) for n, m in network.module.named_modules() if n and not any(m.children())]
-    handles = [module.register_forward_hook(listener(name)) for name, module in inner]
-    try:
-        with torch.no_grad():
-            network(image)
-    finally:
-        for handle in handles:
-            handle.remove()
-    if not met:
-        raise Invalid(f"no layer of {network.name} answers maps: a sheet shows (1, c, h, w) only")
-    return tuple(met)
 
 
 def layer_sheet(
@@ -225,7 +206,8 @@ def _heading(layer: Layer, shown: int, scale: str) -> tuple[str, str]:
     c, h, w = layer.shape
     which = f"{c} channels" if shown == c else f"{shown} strongest of {c} channels"
     saturated = "" if layer.saturated is None else f", {layer.saturated} saturated"
-    sees = "sees through a global step" if layer.field is None else f"sees {layer.field}"
+    sees = f"sees {layer.field}" if layer.field else f"no fixed window: {layer.through or 'a global step'}"
+    sees += f", {layer.apart} token{'s' * (layer.apart > 1)} set apart" if layer.apart else ""
     if scale == "channel":
         said = "each channel on its own scale"
     elif scale == "shared":

@@ -23,6 +23,7 @@ from innervision.files import atomic
 from innervision.network import Network
 from innervision.see.activations import rectified
 from innervision.see.pictures import Pictures, as_pictures, batch
+from innervision.see.tokens import maps_of
 
 _FORMAT = 1
 
@@ -111,10 +112,11 @@ def top_images(
 
     pictures: of `pictures.open_pictures`, or an array (n h w 3) or (n h w), uint8. layers: by default the
     ReLUs before the first fully connected layer, or the convolutions where there is no ReLU module; each
-    answers (n, units) or (n, units, h, w). batch_size: by default 64 pictures of up to 64 px, fewer of larger
-    ones. index: a file that is written every `every` seconds and at the end; where it is there already the
-    pass goes on from it, and ends with the very file of an unbroken pass. A picture that cannot be read is
-    skipped and listed. The caller may stop at any time: the index then holds the last batch yielded.
+    answers (n, units), (n, units, h, w), or tokens on a grid (see `tokens`). batch_size: by default 64
+    pictures of up to 64 px, fewer of larger ones. index: a file that is written every `every` seconds and at
+    the end; where it is there already the pass goes on from it, and ends with the very file of an unbroken
+    pass. A picture that cannot be read is skipped and listed. The caller may stop at any time: the index then
+    holds the last batch yielded.
 
     A unit's strongest pictures are those of its greatest maximum over space (Zeiler & Fergus 2013, section
     4.1), each picture once. Raises Invalid for an unknown layer or another shape of answer, Diverged where
@@ -227,14 +229,15 @@ def _rank(
     with torch.inference_mode(False), torch.no_grad():  # what is ranked outlives the caller's mode
         answers = network.answers(image.to(network.device), names)
         pictures = torch.tensor(numbers, device=network.device)
+        size = (image.shape[-2], image.shape[-1])
         for name in names:
             answer = answers[name]
-            if answer.ndim not in (2, 4) or len(answer) != len(numbers):
-                raise Invalid(
-                    f"layer {name!r} answers {tuple(answer.shape)} to {len(numbers)} pictures: "
-                    "units are ranked in (n, units) and (n, units, h, w) only"
-                )
-            maps = answer if answer.ndim == 4 else answer[:, :, None, None]
+            if answer.ndim == 2:
+                maps = answer[:, :, None, None]
+            else:
+                maps = maps_of(name, answer, size, "units are ranked in (n, units) and (n, units, h, w) only")
+            if len(maps) != len(numbers):
+                raise Invalid(f"layer {name!r} answers {len(maps)} times to {len(numbers)} pictures")
             if name not in ranks:
                 ranks[name] = _Ranks.empty(maps, k)
             ranks[name].merge(maps, pictures, name)
