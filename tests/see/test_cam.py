@@ -1,4 +1,4 @@
-"""Oracles: a table by hand, formulas restated place by place; captum and torchcam where they are."""
+"""Oracles: a table by hand, formulas restated place by place (captum, torchcam and grad-cam: oracles)."""
 
 from __future__ import annotations
 
@@ -182,60 +182,3 @@ def test_nothing_of_the_caller_is_changed() -> None:
     assert own.module.training and image.grad is None
     assert all(torch.equal(value, before[name]) for name, value in own.module.state_dict().items())
     assert all(p.grad is None for p in own.module.parameters())
-
-
-def test_captum_agrees() -> None:
-    attr = pytest.importorskip("captum.attr")
-    own, image = network(), pictures(2)
-    x = own.preprocessing(image)
-    module = own.module
-    theirs = attr.LayerGradCam(module, module.get_submodule("conv2")).attribute(x, target=2)
-    found = cam.grad_cam(own, image, CLASS, "conv2")
-    torch.testing.assert_close(found, enlarged(theirs[:, 0].relu().detach(), image), rtol=0, atol=1e-6)
-
-
-@pytest.mark.parametrize(("name", "function"), [("GradCAM", cam.grad_cam), ("LayerCAM", cam.layer_cam)])
-def test_torchcam_agrees(name: str, function: Any) -> None:
-    methods = pytest.importorskip("torchcam.methods")
-    own, image = network(in_place=False), pictures()  # it would take what was overwritten
-    module = own.module
-    extractor = getattr(methods, name)(module, "conv2")
-    logits = module(own.preprocessing(image).requires_grad_())
-    (theirs,) = extractor(2, logits, normalized=False)
-    extractor.remove_hooks()
-    torch.testing.assert_close(
-        function(own, image, CLASS, "conv2"), enlarged(theirs.detach().relu(), image), rtol=0, atol=1e-6
-    )
-
-
-@pytest.mark.parametrize(
-    ("name", "function"),
-    [
-        ("GradCAM", cam.grad_cam),
-        ("GradCAMPlusPlus", cam.grad_cam_pp),
-        ("LayerCAM", cam.layer_cam),
-        ("ScoreCAM", cam.score_cam),
-    ],
-)
-def test_grad_cam_agrees(name: str, function: Any) -> None:
-    pytest.importorskip("torchvision")  # which it imports, and does not need here
-    peer = pytest.importorskip("pytorch_grad_cam")
-    own, image = network(in_place=False), pictures()
-    module = own.module.float()
-    assert isinstance(module, Classifier)
-    with torch.no_grad():
-        # it adds 1e-6 to Grad-CAM++'s g², which is small unless the score is large
-        module.fc.weight *= 1e4 if name == "GradCAMPlusPlus" else 1
-    x = own.preprocessing(image).float()
-    with getattr(peer, name)(module, [module.conv2]) as theirs:
-        asked = [lambda logits: logits[2]]
-        theirs(x, asked)
-        kept = theirs.activations_and_grads
-        a, g = (part[0].cpu().data.numpy() if part else None for part in (kept.activations, kept.gradients))
-        raw = theirs.get_cam_image(x, module.conv2, asked, a, g, False)
-    want = enlarged(torch.from_numpy(raw).relu(), image)
-    found = function(own, image, CLASS, "conv2").float()
-    assert float(want.max()) > 0
-    # its Score-CAM enlarges with align_corners
-    far = 2e-3 if name == "ScoreCAM" else 2e-6
-    torch.testing.assert_close(found / want.max(), want / want.max(), rtol=0, atol=far)

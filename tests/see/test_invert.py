@@ -221,17 +221,6 @@ def test_ssim_restated() -> None:
     assert ssim(image, 1 - image) < 0.5
 
 
-def test_ssim_is_scikit_images() -> None:
-    metrics = pytest.importorskip("skimage.metrics")
-    image = picture(40, 33)
-    a, b = image[0].numpy(), noisy(image)[0].numpy()
-    settings = {"gaussian_weights": True, "sigma": 1.5, "use_sample_covariance": False}
-    expected = metrics.structural_similarity(a, b, data_range=1.0, channel_axis=0, **settings)
-    assert ssim(image, noisy(image)) == pytest.approx(expected, abs=1e-6)
-    expected = metrics.peak_signal_noise_ratio(a, b, data_range=1.0)
-    assert psnr(image, noisy(image)) == pytest.approx(expected)
-
-
 def test_psnr_by_hand() -> None:
     black = torch.zeros(1, 3, 2, 2)
     assert psnr(black, black + 0.1) == pytest.approx(20)
