@@ -190,6 +190,20 @@ def test_a_square_is_the_middle_of_the_resized_picture(height: int, width: int) 
     np.testing.assert_allclose(found, want, atol=1 if short < 96 else 12)
 
 
+def test_a_strip_is_never_as_long_as_it_would_become(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Of 1x60,000 pixels a side of 64 would make 3,840,000 columns, 3 GiB in float."""
+    sizes: list[tuple[int, int]] = []
+    real = images.Picture.tensor
+
+    def tensor(self: images.Picture, size: tuple[int, int]) -> torch.Tensor:
+        sizes.append(size)
+        return real(self, size)
+
+    monkeypatch.setattr(images.Picture, "tensor", tensor)
+    assert squared(images.Picture(noise(1, 1, 60_000)), 64).shape == (3, 64, 64)
+    assert sizes == [(64, 256)]
+
+
 def test_files_of_several_sizes_are_read_at_224(tmp_path: Path) -> None:
     folder(tmp_path, 2)
     save(tmp_path / "cat/wide.png", noise(1, 20, 50))
