@@ -28,6 +28,7 @@ COMMANDS: Mapping[str, tuple[str, str]] = MappingProxyType(
         "invert": ("innervision.cli.invert:invert", "Show how much of a picture each layer keeps."),
         "dream": ("innervision.cli.dream:dream", "Draw into a picture what layers see in it."),
         "compare": ("innervision.cli.compare:compare", "Compare layers, networks and checkpoints."),
+        "data": ("innervision.cli.data:data", "List, fetch or look into data sets."),
         "nets": ("innervision.cli.tables:nets", "List the networks and where their weights are."),
         "weights": ("innervision.cli.tables:weights", "List, fetch or look into weights files."),
         "runs": ("innervision.cli.tables:runs", "List the runs in a folder."),
