@@ -21,6 +21,7 @@ from innervision.files import sha256
 from innervision.nets import build, imagenet
 from innervision.nets.efficientnet_lite import STAGES
 from innervision.network import Network, load, wrap
+from innervision.see.activations import rectified
 from innervision.see.directions import unit
 from innervision.see.target import Target, class_named, named, target
 from innervision.see.together import Direction
@@ -75,7 +76,6 @@ def test_a_net_of_a_thousand_classes_has_their_names(tmp_path: Path) -> None:
     for net, top, classes in (
         ("squeezenet1_1", True, imagenet.classes()),
         ("squeezenet1_1", False, ()),
-        ("efficientnet_lite0", True, imagenet.classes()),
     ):
         file = save(build(net, top=top), tmp_path / "net.safetensors")
         assert load(net, weights_file=file).classes == classes
@@ -104,9 +104,12 @@ def test_efficientnet_is_taken_by_name_whatever_the_files_order(tmp_path: Path) 
         else:
             name = f"{ends[first][rest == ['bn']]}.{leaf}" if rest else f"_{first}.{leaf}"
         published[name] = value
-    turned = dict(reversed(published.items()))  # where the order would be of no help
+    classifier = {key: published.pop(key) for key in ("_fc.weight", "_fc.bias")}
+    turned = dict(reversed(published.items())) | classifier  # where the order would be of no help
     torch.save(turned, tmp_path / "lite.pth")
-    found = load("efficientnet_lite0", weights_file=tmp_path / "lite.pth").module.state_dict()
+    opened = load("efficientnet_lite0", weights_file=tmp_path / "lite.pth")
+    assert opened.classes == imagenet.classes()
+    found = opened.module.state_dict()
     assert all(torch.equal(found[key], value) for key, value in net.state_dict().items())
 
 
@@ -248,3 +251,10 @@ def test_dream_takes_names(digits: None) -> None:
     assert sha256("seven.png") == sha256("7.png") != sha256("digit.png")
     wrong = run("dream", "digit.png", "--layers", "class:eleven")
     assert wrong.exit_code == 2 and "no class 'eleven' in digits" in wrong.stderr
+
+
+def test_relu6_counts_as_a_relu_by_default() -> None:
+    lite = wrap(build("efficientnet_lite0", generator=torch.Generator().manual_seed(0)))
+    names = rectified(lite)
+    assert names[:3] == ("stem.relu", "block1_1.depthwise.relu", "block2_1.expand.relu")
+    assert len(names) == 1 + 1 + 2 * 15 + 1 and names[-1] == "head.relu"  # a block has two, but the first

@@ -95,7 +95,7 @@ def rectified(network: Network) -> tuple[str, ...]:
     for name, module in network.module.named_modules():
         if isinstance(module, nn.Linear):
             break
-        if isinstance(module, nn.ReLU):
+        if isinstance(module, (nn.ReLU, nn.ReLU6)):
             names.append(name)
     return tuple(names)
 
