@@ -148,7 +148,10 @@ def _second(chosen: Mapping[str, Any]) -> Network | None:
         "weights": chosen["weights2"],
         "device": chosen["device"],
     }
-    return open_network({**dict.fromkeys(("mean", "std", "range_", "order")), **given})
+    # other weights of the same network want the same input; another network says itself what it wants
+    same = None if chosen["net2"] else chosen
+    wanted = {name: same and same[name] for name in ("mean", "std", "range_", "order")}
+    return open_network({**wanted, **given})
 
 
 def _some(chosen: Mapping[str, Any]) -> Any:
