@@ -8,7 +8,7 @@ modules' business.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from types import MappingProxyType
 
@@ -16,7 +16,7 @@ import torch
 from torch import nn
 
 from innervision.errors import Invalid, unknown
-from innervision.nets import alexnet, efficientnet_lite, lenet, squeezenet, vgg
+from innervision.nets import alexnet, cifar, efficientnet_lite, lenet, squeezenet, vgg
 from innervision.nets.layers import POOLINGS, he_normal
 
 __all__ = ["NETS", "POOLINGS", "NetCard", "build"]
@@ -50,6 +50,8 @@ VGG = "Simonyan & Zisserman, Very Deep Convolutional Networks for Large-Scale Im
 SQUEEZE = (
     "Iandola et al., SqueezeNet: AlexNet-level accuracy with 50x fewer parameters, arXiv:1602.07360, 2016"
 )
+JORDAN = "Jordan, 94% on CIFAR-10 in 3.29 Seconds on a Single GPU, arXiv:2404.00498, 2024"
+FAST = "whiten act0 conv1_1 pool1 bn1_1 act1_1 conv1_2 bn1_2 act1_2 conv2_1 … act3_2 pool4 fc scale"
 EFFICIENT = "Tan & Le, EfficientNet: Rethinking Model Scaling for Convolutional Neural Networks, ICML 2019"
 
 
@@ -61,6 +63,23 @@ def _vgg(depth: int, params: int, *, batch_norm: bool = False) -> NetCard:
         layers_doc=f"conv1_1{' bn1_1' if batch_norm else ''} relu1_1 … pool5 fc6 relu6 drop6 fc7 … fc8",
         params=params,
         build=partial(vgg.vgg, depth, batch_norm=batch_norm),
+    )
+
+
+def _small(
+    name: str, title: str, paper: str, layers_doc: str, params: int, build: Callable[..., nn.Module]
+) -> NetCard:
+    """Return the card of a net for CIFAR's pictures."""
+    return NetCard(
+        name=name,
+        title=title,
+        paper=paper,
+        layers_doc=layers_doc,
+        params=params,
+        build=build,
+        start=cifar.start_fast if paper == JORDAN else cifar.start_normed,
+        input_size=32,
+        classes=10,
     )
 
 
@@ -132,6 +151,57 @@ NETS: Mapping[str, NetCard] = MappingProxyType(
                 params=4_652_008,
                 build=efficientnet_lite.efficientnet_lite0,
                 max_pooling=False,
+            ),
+            _small(
+                "alexnet_cifar",
+                "AlexNet for 32 px",
+                ALEX,
+                "conv1 relu1 pool1 … conv5 relu5 pool5 drop6 fc6 relu6 drop7 fc7 relu7 fc8",
+                4_560_714,
+                cifar.alexnet_cifar,
+            ),
+            _small(
+                "vgg19_article",
+                "VGG19 for 32 px with two large dense layers, all normalised",
+                VGG,
+                "conv1_1 bn1_1 relu1_1 … pool4 conv5_1 … relu5_4 fc6 bn6 relu6 drop6 fc7 … fc8 bn8",
+                45_266_782,
+                cifar.vgg19_article,
+            ),
+            _small(
+                "vgg19_cifar",
+                "VGG19 for 32 px with batch normalisation and one dense layer",
+                VGG,
+                "conv1_1 bn1_1 relu1_1 … pool5 avgpool fc6",
+                20_040_522,
+                cifar.vgg19_cifar,
+            ),
+            replace(
+                _small(
+                    "vgg19_small",
+                    "VGG19's convolutions under one dense layer",
+                    VGG,
+                    "conv1_1 relu1_1 … pool5 avgpool drop6 fc6",
+                    20_029_514,
+                    cifar.vgg19_small,
+                ),
+                input_size=64,
+            ),
+            _small(
+                "cifar_fast",
+                "A net that learns CIFAR-10 in minutes",
+                JORDAN,
+                FAST,
+                1_972_792,
+                cifar.cifar_fast,
+            ),
+            _small(
+                "cifar_fast_wide",
+                "The same, wider",
+                JORDAN,
+                FAST,
+                4_606_520,
+                partial(cifar.cifar_fast, (128, 384, 384)),
             ),
         )
     }
