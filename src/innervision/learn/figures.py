@@ -71,7 +71,7 @@ def confusion(found: Evaluation, paper: Paper = DARK) -> Image.Image:
         LinearSegmentedColormap.from_list(end, [paper.ground, end]) for end in (paper.good, paper.bad)
     )
     cells = np.where(right[..., None], good(share)[..., :3], bad(share / most)[..., :3])
-    side = min(11.0, 3.0 + 0.42 * min(count, _NUMBERS) + 0.06 * max(0, min(count, 100) - _NUMBERS))
+    side = 2.2 + 0.36 * min(count, _NUMBERS) + 0.04 * max(0, min(count, 100) - _NUMBERS)
     figure, axes = _figure(paper, (side, side * 0.96))
     axes.imshow(cells, interpolation="nearest")
     if count <= _NUMBERS:
@@ -97,16 +97,19 @@ def per_class(found: Evaluation, paper: Paper = DARK, *, most: int = 50) -> Imag
         (share, name) for share, name in zip(found.per_class, found.classes, strict=True) if share is not None
     ]
     have = sorted(have)[:most]
-    figure, axes = _figure(paper, (6.4, 0.9 + 0.26 * len(have)))
+    figure, axes = _figure(paper, (5.6, 0.9 + 0.26 * len(have)))
     values = [100 * share for share, _ in have]
     axes.barh(range(len(have)), values, color=paper.good, height=0.72)
-    axes.axvline(100 * found.accuracy, color=paper.bad, linewidth=1.2, linestyle=(0, (4, 3)))
+    axes.axvline(100 * found.accuracy, color=paper.bad, linewidth=1.2, linestyle=(0, (4, 3)), zorder=3)
     axes.set_yticks(range(len(have)), [name for _, name in have], fontsize=9)
     axes.invert_yaxis()
     axes.set_ylim(len(have) - 0.4, -0.6)
     axes.set_xlim(0, 108)
     for row, value in enumerate(values):
-        axes.text(value + 0.8, row, f"{value:.1f}", va="center", fontsize=8, color=paper.ink)
+        number = axes.text(
+            value + 1.2, row, f"{value:.1f}", va="center", fontsize=8, color=paper.ink, zorder=4
+        )
+        number.set_bbox({"facecolor": paper.ground, "edgecolor": "none", "pad": 0.6})  # over the dashed line
     axes.set_xlabel(f"accuracy in %; all together {100 * found.accuracy:.2f} (dashed)")
     axes.set_xticks(range(0, 101, 20))
     axes.tick_params(axis="y", length=0)
@@ -123,7 +126,7 @@ def reliability(
     panels = [("as trained", before)]
     if after is not None:
         panels.append((f"temperature {temperature:.3g}", after))
-    figure, first = _figure(paper, (4.2 * len(panels), 4.9), rows=2, columns=len(panels), heights=(4, 1))
+    figure, first = _figure(paper, (5.6 * len(panels), 5.0), rows=2, columns=len(panels), heights=(4, 1))
     grid = np.array(first, dtype=object).reshape(2, len(panels))
     for number, (name, one) in enumerate(panels):
         axes, below = grid[0, number], grid[1, number]
@@ -131,16 +134,14 @@ def reliability(
         middles = (np.arange(len(one.counts)) + 0.5) * width
         some = np.array(one.counts) > 0
         accuracy, sure = np.array(one.accuracy), np.array(one.confidence)
-        axes.bar(middles[some], accuracy[some], width * 0.92, color=paper.good, label="accuracy")
-        gap = {"height": np.abs(accuracy - sure)[some], "bottom": np.minimum(accuracy, sure)[some]}
-        axes.bar(
-            middles[some],
-            width=width * 0.92,
-            color=paper.bad,
-            alpha=0.55,
-            label="gap to the confidence",
-            **gap,
-        )
+        both = np.minimum(accuracy, sure)
+        for height, bottom, colour, label in (
+            (both, np.zeros_like(both), paper.good, "accuracy"),
+            (accuracy - both, both, paper.lines[2], "accuracy beyond the confidence"),
+            (sure - both, both, paper.bad, "confidence beyond the accuracy"),
+        ):
+            stacked = {"bottom": bottom[some], "color": colour, "label": label}
+            axes.bar(middles[some], height[some], width * 0.92, **stacked)
         axes.plot((0, 1), (0, 1), color=paper.faint, linewidth=1, linestyle=(0, (4, 3)))
         axes.set(xlim=(0, 1), ylim=(0, 1))
         axes.set_title(f"{name}: ECE {100 * one.ece:.2f} %", fontsize=10, color=paper.ink)

@@ -31,7 +31,8 @@ def mistakes(data: DataSet, logits: Tensor, paper: Paper = DARK, *, most: int = 
     pictures = [_picture(data.images[n]) for n in order]
     side = max(pictures[0].size)
     tile = side * max(1, round(128 / side)) if side <= 128 else 160
-    return sheets.sheet(pictures, labels=texts, tile=tile, background=paper.ground)
+    columns = 8 if len(pictures) > 8 else None
+    return sheets.sheet(pictures, labels=texts, columns=columns, tile=tile, background=paper.ground)
 
 
 def percent(share: float) -> str:
