@@ -21,6 +21,7 @@ def table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
 @click.command()
 def nets() -> None:
     """List the networks: parameters, input, where they come from, and whether their weights are at hand."""
+    from innervision import models
     from innervision.errors import WeightsMissing
     from innervision.nets import NETS
     from innervision.weights import default, locate
@@ -42,6 +43,27 @@ def nets() -> None:
             [card.name, f"{card.params:,}", side, f"{card.paper.split(',')[0]} {card.paper[-4:]}", weights]
         )
     table(("net", "parameters", "input", "paper", "weights"), rows)
+    trained = [trained_row(name, folder) for name, folder in models.shipped().items()]
+    if trained:
+        click.echo("\ntrained here, opened by name")
+        table(("name", "net", "input", "classes", "accuracy", "what it is for"), trained)
+
+
+def trained_row(name: str, folder: Path) -> list[str]:
+    """Return what the list says of a trained network; of a damaged one, what is the matter."""
+    from innervision import models
+    from innervision.errors import InnervisionError
+
+    try:
+        card = models.read_card(folder)
+    except InnervisionError as error:
+        return [name, "", "", "", "", str(error)]
+    side = card.input_size or "?"
+    accuracy = card.facts.get("accuracy")
+    shown = f"{100 * accuracy:.1f} %" if isinstance(accuracy, int | float) else ""
+    text = str(card.facts.get("text", ""))
+    channels = len(card.preprocessing.mean)
+    return [name, card.net, f"{side}x{side}x{channels}", str(len(card.classes)), shown, text]
 
 
 @click.group()
