@@ -156,6 +156,12 @@ def test_channels_last_are_followed() -> None:
         assert by_gradient(network, name) == found[name]
 
 
+def test_a_layer_that_mixes_columns_is_no_layer_of_channels() -> None:
+    network = wrap(nn.Sequential(nn.Conv2d(3, 2, 3, padding=1), nn.Linear(32, 32)))
+    seen = followed(network, (32, 32))
+    assert isinstance(seen["0"], Field) and seen["1"] == "a fully connected layer"
+
+
 class Branching(nn.Module):
     """A guest with all that may happen to a field: dilation, branches, functional steps, a global gate."""
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import math
+import statistics
 
 import pytest
 import scipy.stats
@@ -20,6 +21,8 @@ from innervision.see.similarity import ssim
 from innervision.see.target import Target
 from innervision.see.trust import (
     Comparison,
+    Trust,
+    chance,
     judge,
     randomised,
     rank_correlation,
@@ -188,6 +191,54 @@ def test_a_verdict_is_the_median_of_the_maps_there_are() -> None:
     assert judge(steps).depends and not judge(steps, threshold=0.25).depends
     with pytest.raises(Invalid, match="every map is 0"):
         judge([Comparison("x", 1, 1, math.nan, 0.0, 0.0, torch.zeros(1))])
+
+
+@pytest.mark.parametrize("channels", [0, 3])
+def test_likeness_by_chance_is_that_of_every_shift(channels: int) -> None:
+    """Brute force: each of 6 x 7 shifts by itself."""
+    a, b = torch.rand(2, 1, *([channels] * bool(channels)), 6, 7, generator=torch.Generator().manual_seed(2))
+    ranks = [
+        rank_correlation(a, b.roll((down, across), (-2, -1))) for down in range(6) for across in range(7)
+    ]
+    want = math.sqrt(sum(rank**2 for rank in ranks) / len(ranks))
+    assert chance(a, b) == pytest.approx(want, abs=1e-6)
+    assert chance(a, torch.zeros_like(b)) == 0
+
+
+@pytest.mark.parametrize("side", [4, 16])
+def test_coarse_maps_may_be_alike_by_chance_and_fine_ones_are_not(side: int) -> None:
+    """Noise on a grid of n places, enlarged as a class activation map is: alike by 1/√n by chance."""
+    maps = torch.randn(200, 1, side, side, generator=torch.Generator().manual_seed(0))
+    large = F.interpolate(maps, (64, 64), mode="bilinear")
+    pairs = list(zip(large[::2], large[1::2], strict=True))
+    told = statistics.fmean(chance(a, b) for a, b in pairs)
+    scatter = statistics.stdev(rank_correlation(a, b) for a, b in pairs)
+    assert told == pytest.approx(1 / side, rel=0.2) and scatter == pytest.approx(1 / side, rel=0.2)
+
+
+def test_a_doubtful_verdict_is_tried_again() -> None:
+    """A map of 3 x 3 places drawn anew each time: more cascades are made while chance may have had a hand."""
+    draw = torch.Generator().manual_seed(1)
+    own, calls = weights(small()), []
+
+    def coarse(network: Network, image: Tensor, target: Target) -> Tensor:
+        now = network.module.state_dict()
+        calls.append({name.split(".")[0] for name in own if not torch.equal(own[name], now[name])})
+        return F.interpolate(torch.rand(1, 1, 3, 3, generator=draw), (15, 15))[:, 0]
+
+    verdicts = []
+    for seed in range(20):
+        calls.clear()
+        verdicts.append(trust(small(), picture(), Target(None, 1), coarse, seed=seed))
+        assert verdicts[-1].draws == len(calls) - 1 and verdicts[-1].draws % 4 == 0
+        assert all(changed == {"6"} for changed in calls[1::4]), "each cascade begins at the top"
+        assert len(verdicts[-1].comparisons) == 4, "what is shown is the first cascade"
+        assert verdicts[-1].certain or verdicts[-1].draws == 4 * trust_module.CASCADES
+    assert all(verdict.depends for verdict in verdicts)
+    assert {verdict.draws for verdict in verdicts} > {4}
+    doubt = Trust((), 0.55, 0.5, 16, 0.06)
+    assert not doubt.certain and doubt.depends and str(doubt).startswith("in doubt")
+    assert not Trust((), 0.63, 0.5, 16, 0.06).depends
 
 
 @pytest.mark.parametrize("values", ["spread", "tied", "even"])

@@ -98,6 +98,7 @@ def followed(network: Network, size: Pair = (224, 224)) -> dict[str, Field | str
             module(x)
     except Exception:  # what a guest does with values fails on a pass without any: what came before stands
         pass
+    follow.forget()
     found.pop("", None)
     return found
 
@@ -156,6 +157,10 @@ class _Follow(TorchDispatchMode):
     def noted(self, answer: object) -> _Seen | str | None:
         return self._kept.get(id(answer), (None, None))[1]
 
+    def forget(self) -> None:
+        """Let go of the tensors."""
+        self._kept.clear()
+
     def note(self, tensor: Tensor, seen: _Seen | str) -> None:
         self._kept[id(tensor)] = (tensor, seen)
 
@@ -172,6 +177,7 @@ class _Follow(TorchDispatchMode):
 
 
 _WHOLE = {
+    F.linear: "a fully connected layer",
     F.instance_norm: "instance normalisation",
     F.scaled_dot_product_attention: "attention",
     F.multi_head_attention_forward: "attention",
@@ -197,12 +203,12 @@ class _Named(TorchFunctionMode):
         before = [self._follow.noted(t) for t in _tensors((args, kwargs))]
         out = func(*args, **(kwargs or {}))
         seen = next((each for each in before if isinstance(each, _Seen)), None)
-        if seen is not None and func in _WHOLE:
+        if seen is not None and func is F.linear and 3 not in seen.axes and args[0].ndim == 4:
+            self._follow.note(out, seen)  # of channels last: at each place by itself
+        elif seen is not None and func in _WHOLE:
             for each in _tensors(out):
                 if isinstance(self._follow.noted(each), str):
                     self._follow.note(each, _WHOLE[func])
-        elif seen is not None and func is F.linear and 3 not in seen.axes and args[0].ndim == 4:
-            self._follow.note(out, seen)  # of channels last: at each place by itself
         return out
 
 
