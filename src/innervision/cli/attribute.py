@@ -131,6 +131,8 @@ class Explained:
             numbers["trust"] = {
                 "depends": self.trust.depends,
                 "rank": self.trust.rank,
+                "error": self.trust.error,
+                "certain": self.trust.certain,
                 "threshold": self.trust.threshold,
                 "layers": [
                     {
@@ -175,6 +177,7 @@ class Explained:
         if self.trust is None:
             return ""
         said = "depends on the weights" if self.trust.depends else "does NOT depend on the weights"
+        said = said if self.trust.certain else "in doubt"
         return f"{said}\nmedian rank {self.trust.rank:.2f}"
 
 
@@ -232,7 +235,8 @@ def explained(
                 for one in randomised(network, image, target, again, seed=chosen["seed"], steps=_STEPS):
                     comparisons.append(one)
                     text = f"{method}, {one.layers} of {one.of} layers random"
-                    told.step(number * each + 1 + len(comparisons), len(methods) * each, text)
+                    done = number * each + 1 + min(len(comparisons), _STEPS)  # doubt makes more of them
+                    told.step(done, len(methods) * each, text)
                 found = replace(found, trust=judge(comparisons))
         except Invalid as error:
             if len(methods) == 1:
