@@ -23,7 +23,7 @@ from PIL import Image
 
 from innervision import _transfer
 from innervision.errors import DownloadFailed, Invalid, WeightsMissing
-from innervision.learn import sets
+from innervision.learn import dataset, sets
 from innervision.learn.data import DataSet, parts, read, relabel, split
 from innervision.learn.inspection import statistics, twins
 from innervision.learn.sets import SETS, SetFile
@@ -485,6 +485,19 @@ def test_what_is_held_out_has_the_classes_in_proportion() -> None:
         split(made((5, 1)), 0.2, 0)
     with pytest.raises(Invalid, match="share is 1"):
         split(data, 1.0, 0)
+
+
+def test_a_part_too_large_for_memory_is_mapped(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("INNERVISION_HOME", str(tmp_path))
+    data = replace(made((1500, 900)), sha256="a set of its own")
+    want = split(data, 0.2, seed=1)
+    assert not (tmp_path / "decoded").exists()
+    monkeypatch.setattr(dataset, "available", lambda _: 30_000)
+    for _ in range(2):  # made, and found made
+        for found, plain in zip(split(data, 0.2, seed=1), want, strict=True):
+            assert torch.equal(found.images, plain.images)
+            assert torch.equal(found.labels, plain.labels)
+        assert [file.stat().st_size for file in (tmp_path / "decoded").iterdir()] == [1920 * 12]
 
 
 def test_labels_are_matched_to_a_network_s_classes_by_name() -> None:

@@ -7,10 +7,16 @@ import json
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
+import numpy as np
 import torch
 from torch import Tensor
 
+from innervision import store
 from innervision.errors import Invalid
+from innervision.files import atomic
+from innervision.memory import available
+
+_AT_ONCE = 1000  # pictures copied at a time
 
 
 @dataclass(frozen=True, eq=False)
@@ -59,12 +65,29 @@ class DataSet:
         return dict(zip(self.classes, each, strict=True))
 
     def subset(self, indices: Tensor | Sequence[int]) -> DataSet:
-        """Return the pictures of these numbers, in this order, in memory."""
+        """Return the pictures of these numbers, in this order: in memory, or mapped where it is too small."""
         which = torch.as_tensor(indices, dtype=torch.int64, device=self.labels.device)
         seen = hashlib.sha256(f"{self.sha256} subset ".encode())
         seen.update(which.cpu().numpy().tobytes())
-        chosen = self.images[which.to(self.images.device)]
-        return replace(self, images=chosen, labels=self.labels[which], sha256=seen.hexdigest())
+        digest = seen.hexdigest()
+        return replace(
+            self, images=_chosen(self.images, which, digest), labels=self.labels[which], sha256=digest
+        )
+
+
+def _chosen(images: Tensor, which: Tensor, digest: str) -> Tensor:
+    """Return some pictures; more than half of the memory they are kept in a file beside the decoded ones."""
+    each = images[:1].numel()
+    room = available(images.device)
+    if images.device.type != "cpu" or room is None or len(which) * each <= room // 2:
+        return images[which.to(images.device)]
+    path = store.home() / "decoded" / f"part-{digest[:16]}.u8"
+    if not path.is_file() or path.stat().st_size != len(which) * each:
+        with atomic(path) as draft, draft.open("wb") as file:
+            for part in which.split(_AT_ONCE):
+                file.write(images[part].numpy().data)
+    mapped = np.memmap(path, np.uint8, "c", shape=(len(which), *images.shape[1:]))
+    return torch.from_numpy(mapped)
 
 
 def relabel(data: DataSet, classes: Sequence[str]) -> DataSet:
