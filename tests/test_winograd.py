@@ -48,6 +48,28 @@ def test_values_and_data_gradients_are_the_convolutions(c, k, h, w, padding, bia
     close(back.double(), exact.grad)
 
 
+@pytest.mark.parametrize(("c", "k", "h", "w", "padding"), SIZES)
+def test_in_bfloat16_little_more_is_lost_than_a_direct_convolution_loses(c, k, h, w, padding):
+    x, weight = noise(1, c, h, w).bfloat16(), (noise(k, c, 3, 3) / (9 * c) ** 0.5).bfloat16()
+    exact = x.double().requires_grad_()
+    expected = F.conv2d(exact, weight.double(), padding=padding)
+    gradient = noise(*expected.shape).bfloat16()
+    expected.backward(gradient.double())
+    kernel = winograd.transform(weight)
+    assert kernel.dtype == torch.bfloat16
+    found = winograd.convolve(x, kernel, None, padding)
+    back = winograd.data_gradient(gradient, kernel, padding)
+    for ours, theirs in ((found, expected.detach()), (back, exact.grad)):
+        assert ours.shape == theirs.shape
+        assert (ours.double() - theirs).norm() <= 1e-2 * theirs.norm()  # 2^-8 is bfloat16's own step
+
+
+def test_a_kernel_is_transformed_a_few_at_a_time_to_the_same():
+    weight = noise(70, 3, 3, 3)
+    whole = winograd.transform(weight)
+    assert torch.equal(whole[:, :, 65:66], winograd.transform(weight[65:66]))
+
+
 def test_what_a_kernel_s_middle_alone_does_is_known():
     weight = torch.zeros(2, 1, 3, 3)
     weight[0, 0, 1, 1], weight[1, 0, 0, 2] = 3, 1
@@ -90,10 +112,12 @@ def test_a_wide_chain_takes_it_and_gives_the_module_s_numbers(monkeypatch, grad)
         (noise(1, 128, 16, 16), noise(128, 128, 3, 3)),
         (noise(2, 128, 40, 40), noise(128, 128, 3, 3)),
         (noise(1, 128, 40, 40).bfloat16(), noise(128, 128, 3, 3).bfloat16()),
+        (noise(1, 256, 24, 24).bfloat16(), noise(128, 256, 3, 3).bfloat16()),
         (noise(1, 128, 40, 40).double(), noise(128, 128, 3, 3).double()),
     ],
-    ids=["few out", "few in", "5x5", "small", "two pictures", "bfloat16", "float64"],
+    ids=["few out", "few in", "5x5", "small", "two pictures", "bfloat16", "small bfloat16", "float64"],
 )
 def test_where_it_does_not_pay_it_is_left(odd):
     assert winograd.pays(noise(1, 128, 40, 40), noise(128, 128, 3, 3))
+    assert winograd.pays(noise(1, 256, 40, 40).bfloat16(), noise(128, 256, 3, 3).bfloat16())
     assert not winograd.pays(*odd)

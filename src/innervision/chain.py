@@ -23,7 +23,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from innervision import winograd
+from innervision import memory, winograd
 
 _LAST = torch.channels_last
 _BITS = {2: torch.int16, 4: torch.int32, 8: torch.int64}  # as many bytes as a number has
@@ -50,7 +50,8 @@ class Kernel:
         """Return the kernel flipped and transposed: its convolution is the data gradient."""
         back = self._back  # another thread may want the other form meanwhile
         if back is None:
-            back = self.source.flip(2, 3).transpose(0, 1).contiguous(memory_format=_LAST)
+            with memory.apart():
+                back = self.source.flip(2, 3).transpose(0, 1).contiguous(memory_format=_LAST)
             self._back, self._turned = back, None
         return back
 
@@ -58,7 +59,8 @@ class Kernel:
         """Return the kernel as Winograd's method wants it."""
         turned = self._turned
         if turned is None:
-            turned = winograd.transform(self.source)
+            with memory.apart():
+                turned = winograd.transform(self.source)
             self._back, self._turned = None, turned
         return turned
 

@@ -11,13 +11,12 @@ import os
 import sys
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
 import torch
 
 # of glibc's mallopt(): what is set, as far as it goes, and where it ends up by itself
 _TRIM_THRESHOLD, _MOST_KEPT, _USUALLY_KEPT = -1, 2**31 - 1, 2**26
-_MMAP_THRESHOLD, _MOST_HELD, _USUALLY_HELD = -3, 2**30, 2**25
+_MMAP_THRESHOLD, _MOST_HELD, _USUALLY_HELD, _LEAST_HELD = -3, 2**30, 2**25, 2**18
 
 
 def gib(size: float) -> str:
@@ -59,6 +58,27 @@ def in_use(device: torch.device) -> int:
         return peak(device) or 0
 
 
+class _Heap:
+    """What glibc's heap has been told; elsewhere it is told nothing."""
+
+    held = _USUALLY_HELD  # blocks below this size lie in the heap, larger ones apart
+
+    def tell(self, option: int, value: int) -> None:
+        with contextlib.suppress(AttributeError, OSError, TypeError):
+            ctypes.CDLL(None).mallopt(option, value)
+
+    def hold(self, size: int) -> None:
+        self.held = size
+        self.tell(_MMAP_THRESHOLD, size)
+
+    def trim(self) -> None:
+        with contextlib.suppress(AttributeError, OSError, TypeError):
+            ctypes.CDLL(None).malloc_trim(0)
+
+
+_heap = _Heap()
+
+
 @contextlib.contextmanager
 def kept() -> Iterator[None]:
     """Let glibc keep what is freed for what is asked for next, and give it back at the end.
@@ -67,19 +87,29 @@ def kept() -> Iterator[None]:
     same pages anew: a fifth of its time at 1024 px. Elsewhere this does nothing. What was freed before
     is given back first, so that growth is seen.
     """
-    malloc: Any = None
-    with contextlib.suppress(AttributeError, OSError, TypeError):
-        malloc = ctypes.CDLL(None)
-        malloc.malloc_trim(0)
-        malloc.mallopt(_TRIM_THRESHOLD, _MOST_KEPT)
-        malloc.mallopt(_MMAP_THRESHOLD, _MOST_HELD)
+    _heap.trim()
+    _heap.tell(_TRIM_THRESHOLD, _MOST_KEPT)
+    _heap.hold(_MOST_HELD)
     try:
         yield
     finally:
-        with contextlib.suppress(AttributeError):
-            malloc.mallopt(_TRIM_THRESHOLD, _USUALLY_KEPT)
-            malloc.mallopt(_MMAP_THRESHOLD, _USUALLY_HELD)
-            malloc.malloc_trim(0)
+        _heap.tell(_TRIM_THRESHOLD, _USUALLY_KEPT)
+        _heap.hold(_USUALLY_HELD)
+        _heap.trim()
+
+
+@contextlib.contextmanager
+def apart() -> Iterator[None]:
+    """Give what is made now a place of its own outside glibc's heap, from 256 KiB: what lives long.
+
+    In the midst of what comes and goes it would leave holes that nothing fits into again.
+    """
+    before = _heap.held
+    _heap.hold(_LEAST_HELD)
+    try:
+        yield
+    finally:
+        _heap.hold(before)
 
 
 def available(device: torch.device) -> int | None:

@@ -30,10 +30,11 @@ from innervision.network import Network
 class Lbfgs:
     """L-BFGS without line search, one evaluation a step (see `LimitedMemory`).
 
-    history: pairs kept; each costs two images of memory (100 → 20 pairs: a few per cent more evaluations).
+    history: pairs kept; each costs two images of memory. Tübingen x Starry Night at 512 px: 100 → 20 a few
+    per cent more evaluations, 20 → 12 the final loss 1 % higher and 38 MiB less.
     """
 
-    history: int = 20
+    history: int = 12
 
     def __call__(self, parameter: Tensor, steps: int) -> LimitedMemory:
         return LimitedMemory(parameter, min(self.history, steps))

@@ -12,6 +12,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from innervision import memory
+
 _RECENT = 10  # losses
 _LAST = ("place", "gradient", "step")
 _FIRST, _GROWTH, _FARTHEST = 0.1, 4.0, 1.0  # largest part of a step taken before any curvature is known
@@ -34,13 +36,14 @@ class LimitedMemory:
         self.parameter = parameter
         self.scale = scale
         numbers = parameter.detach()
-        # All that is remembered has its place from the start, with one for the pair still in question: what
-        # lives long, made among what lives short, leaves holes in memory (150 of 850 MiB at 512 px).
-        self._room = numbers.new_empty(history + 1, 2, numbers.numel())  # (step, change)
+        # all that is remembered has its place from the start, with one for the pair still in question
+        with memory.apart():
+            self._room = numbers.new_empty(history + 1, 2, numbers.numel())  # (step, change)
+            held = numbers.new_empty(3, numbers.numel())
         self._taken = 0  # places taken so far, in turn
         self._pairs: deque[tuple[int, float]] = deque(maxlen=history)  # (place, 1 / step·change)
         # where the last step began, the gradient there, and the step
-        self._place, self._gradient, self._step = numbers.new_empty(3, numbers.numel())
+        self._place, self._gradient, self._step = held
         self._moved = False  # whether these three hold anything yet
         self._recent: deque[float] = deque(maxlen=_RECENT)  # losses of the places stepped from
 

@@ -63,7 +63,7 @@ class Recipe:
     late_steps: int = _option(0, "the last steps, which Adam takes at --late-learning-rate and without --clamp", group="Descent")
     late_learning_rate: float = _option(0.1, "of Adam's last steps", group="Descent")
     clamp: float | None = _option(None, "keep the network's input within ± this many standard deviations (Adam)", group="Descent")
-    history: int = _option(20, "pairs L-BFGS remembers, each two pictures of memory", group="Descent")
+    history: int = _option(12, "pairs L-BFGS remembers, each two pictures of memory", group="Descent")
     canvas: Literal["auto", "detail", "pixels"] = _option("auto", "what is descended: 'detail' moves large forms as readily as fine ones, 'pixels' the plain pixels; auto is detail for L-BFGS, pixels for Adam", choices=("auto", "detail", "pixels"), group="Descent")
     until: float | None = _option(None, "stop when the picture changes by less than this percentage between snapshots", group="Descent")
     every: int = _option(20, "steps between snapshots", group="Descent")
