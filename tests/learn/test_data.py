@@ -24,7 +24,7 @@ from PIL import Image
 from innervision import _transfer
 from innervision.errors import DownloadFailed, Invalid, WeightsMissing
 from innervision.learn import dataset, sets
-from innervision.learn.data import DataSet, parts, read, relabel, split
+from innervision.learn.data import DataSet, hold_out, parts, read, relabel, split
 from innervision.learn.inspection import statistics, twins
 from innervision.learn.sets import SETS, SetFile
 
@@ -498,6 +498,10 @@ def test_a_part_too_large_for_memory_is_mapped(tmp_path: Path, monkeypatch: pyte
             assert torch.equal(found.images, plain.images)
             assert torch.equal(found.labels, plain.labels)
         assert [file.stat().st_size for file in (tmp_path / "decoded").iterdir()] == [1920 * 12]
+    other = replace(data, images=255 - data.images, sha256="")
+    for nameless in (other, replace(data, sha256="")):
+        kept = nameless.images[hold_out(nameless, 0.2, seed=1)[0]]
+        assert torch.equal(split(nameless, 0.2, seed=1)[0].images, kept)
 
 
 def test_labels_are_matched_to_a_network_s_classes_by_name() -> None:

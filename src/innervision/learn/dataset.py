@@ -70,19 +70,21 @@ class DataSet:
         seen = hashlib.sha256(f"{self.sha256} subset ".encode())
         seen.update(which.cpu().numpy().tobytes())
         digest = seen.hexdigest()
-        return replace(
-            self, images=_chosen(self.images, which, digest), labels=self.labels[which], sha256=digest
-        )
+        chosen = _chosen(self.images, which, digest, again=bool(self.sha256))
+        return replace(self, images=chosen, labels=self.labels[which], sha256=digest)
 
 
-def _chosen(images: Tensor, which: Tensor, digest: str) -> Tensor:
-    """Return some pictures; more than half of the memory they are kept in a file beside the decoded ones."""
+def _chosen(images: Tensor, which: Tensor, digest: str, *, again: bool) -> Tensor:
+    """Return some pictures; where they would take more than half of the memory, mapped from a file.
+
+    The file lies beside the decoded ones, and serves again if the digest tells these pictures from others.
+    """
     each = images[:1].numel()
     room = available(images.device)
     if images.device.type != "cpu" or room is None or len(which) * each <= room // 2:
         return images[which.to(images.device)]
     path = store.home() / "decoded" / f"part-{digest[:16]}.u8"
-    if not path.is_file() or path.stat().st_size != len(which) * each:
+    if not again or not path.is_file() or path.stat().st_size != len(which) * each:
         with atomic(path) as draft, draft.open("wb") as file:
             for part in which.split(_AT_ONCE):
                 file.write(images[part].numpy().data)
