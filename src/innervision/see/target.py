@@ -94,9 +94,9 @@ def class_named(name: str, network: Network) -> int:
         raise Invalid(f"{network.name} knows no names of classes: give class:N, N from 0")
     if wanted in names:
         return names.index(wanted)
-    found = tuple(number for number, each in enumerate(names) if each.lower() == wanted.lower())
+    found = [number for number, each in enumerate(names) if each.lower() == wanted.lower()]
     if not found and names == imagenet.classes():
-        found = imagenet.synonyms().get(wanted.lower(), ())
+        found = [*imagenet.synonyms().get(wanted.lower(), ())]
     if not found:
         raise unknown("class", wanted, names, of=network.name)
     if len(found) > 1:
