@@ -13,6 +13,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from innervision import images
+from innervision.cli.attribute import Explained
 from innervision.errors import Invalid
 from innervision.network import Network, load, wrap
 from innervision.see import trust as trust_module
@@ -239,6 +240,10 @@ def test_a_doubtful_verdict_is_tried_again() -> None:
     doubt = Trust((), 0.55, 0.5, 16, 0.06)
     assert not doubt.certain and doubt.depends and str(doubt).startswith("in doubt")
     assert not Trust((), 0.63, 0.5, 16, 0.06).depends
+    map = torch.ones(1, 4, 4)
+    for rank, said in ((0.2, "depends on"), (0.55, "in doubt"), (0.9, "does NOT depend")):
+        caption = Explained("grad-cam", map, {}, Trust((), rank, 0.5, 16, 0.06)).caption()
+        assert caption.startswith(said) and f"{rank:.2f}" in caption
 
 
 @pytest.mark.parametrize("values", ["spread", "tied", "even"])
