@@ -1,4 +1,4 @@
-"""Oracles: Lucid's parametrisation in plain numpy, lucent's own where it is installed, and numpy's FFT."""
+"""Oracles: Lucid's parametrisation in plain numpy, and numpy's FFT (lucent's own: oracles)."""
 
 from __future__ import annotations
 
@@ -37,17 +37,6 @@ def test_a_picture_is_lucids(size: tuple[int, int]) -> None:
     canvas = Fourier(size, spectrum=parts)
     np.testing.assert_allclose(canvas.render().detach().numpy(), lucids(parts.numpy(), *size), atol=1e-12)
     assert canvas.parameter.is_leaf and canvas.parameter.is_contiguous() and canvas.parameter is not parts
-
-
-@pytest.mark.parametrize("size", [(16, 16), (9, 12), (12, 9)])
-def test_a_picture_is_lucents(size: tuple[int, int]) -> None:
-    spatial = pytest.importorskip("lucent.optvis.param.spatial")
-    color = pytest.importorskip("lucent.optvis.param.color")
-    h, w = size
-    (parameter,), image = spatial.fft_image((1, 3, h, w), sd=0.5)
-    theirs = color.to_valid_rgb(image, decorrelate=True)()
-    mine = Fourier(size, spectrum=parameter.detach().cpu()[:, :, :, : w // 2 + 1])
-    torch.testing.assert_close(mine.render(), theirs.cpu(), rtol=0, atol=1e-6)
 
 
 def test_what_is_drawn() -> None:
@@ -165,6 +154,25 @@ def test_only_phases_move() -> None:
         list(descend(network, canvas, [Stage(excite("0", 1), 2, optimiser=Adam(0.1), edits=(blur(1.0),))]))
     with pytest.raises(Invalid, match="cannot be resized"):
         canvas.resized((9, 9))
+
+
+def test_opacity_is_horamas() -> None:
+    """The gradients' absolute values, summed over steps, and cut at a percentile: restated in numpy."""
+    canvas = Phases((10, 8), torch.rand(3, 10, 5) + 0.1, pictures=2)
+    assert torch.equal(canvas.opacity(), torch.ones(2, 1, 10, 8)), "nothing was asked of them yet"
+    weights = torch.randn(3, 2, 3, 10, 8, generator=torch.Generator().manual_seed(0))
+    weights[:, 1, :, 1:] = 0  # of the second picture the first row alone
+    for weight in weights:
+        canvas.render()  # looked at, and nothing asked
+        (canvas.render() * weight).sum().backward()
+    for n, picture in enumerate(canvas.opacity()[:, 0].numpy()):
+        alpha = np.abs(weights[:, n].numpy()).sum(0).mean(0)
+        cut = np.percentile(alpha, 80, method="lower") or alpha.max()
+        np.testing.assert_allclose(picture, np.clip(alpha / cut, None, 1), rtol=1e-5, atol=0)
+    other = Phases((10, 8), torch.ones(3, 10, 5))
+    other.restore(canvas.state())
+    for same in (other, canvas.resized((10, 8))):
+        assert torch.equal(same.opacity(), canvas.opacity())
 
 
 def test_what_cannot_be_a_canvas_is_refused() -> None:

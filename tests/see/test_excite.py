@@ -20,7 +20,7 @@ from innervision.errors import Diverged, Invalid
 from innervision.network import Network, wrap
 from innervision.see.excite import Direction, Excitation, excite
 from innervision.see.opened import Opened
-from innervision.see.presets import PRESETS
+from innervision.see.presets import LOOKS, PRESETS
 from innervision.see.target import Target
 
 NET = """
@@ -181,6 +181,25 @@ def test_a_batch_is_its_units_alone(preset: str) -> None:
     torch.testing.assert_close(together[1].images, alone.images, rtol=0, atol=1e-9)
     assert not torch.equal(together[0].images, together[1].images)
     assert not torch.equal(alone.images[0], alone.images[1])
+
+
+def test_macos_pictures_tell_what_of_them_to_show() -> None:
+    """Crops that begin with half of the picture leave its corners to chance."""
+    found = excite(deep(), ["3:0", "3:1"], preset="maco", size=64, steps=12, pictures=2).results()
+    for each in found:
+        assert each.opacity is not None and each.opacity.shape == (2, 1, 64, 64)
+        middle, corner = each.opacity[..., 24:40, 24:40], each.opacity[..., :6, :6]
+        assert float(middle.mean()) > 2 * float(corner.mean())
+        assert 0 <= float(each.opacity.min()) < float(each.opacity.max()) == 1
+    assert excite(deep(), "3:0", size=16, steps=1).results()[0].opacity is None
+
+
+def test_the_authors_own_numbers() -> None:
+    assert (PRESETS["lucid512"].steps, PRESETS["maco256"].steps) == (512, 256)
+    work = excite(deep(torch.float32), ["3:0", "3:1", "3:2"], preset="maco256", size=224, steps=1)
+    assert [len(batch) for batch in work.batches] == [1, 1, 1]
+    look = LOOKS[PRESETS["maco256"].look]((256, 320))
+    assert look.view(torch.rand(1, 3, 256, 320), None).shape == (32, 3, 224, 224)
 
 
 def test_pictures_asked_to_differ_are_less_alike() -> None:
@@ -380,6 +399,15 @@ def test_one_target_is_one_picture() -> None:
         assert picture.size == (16, 16)
     card = json.loads(Path("out/two.png.run.json").read_text(encoding="utf-8"))
     assert (card["command"], card["status"], card["options"]["targets"]) == ("excite", "done", ["3:2"])
+
+
+def test_maco_is_transparent_where_nothing_was_asked() -> None:
+    words = ("--target", "3:2", "--preset", "maco", "--size", "48")
+    for more, mode in (((), "RGBA"), (("--opaque",), "RGB")):
+        assert run(*words, *more, "-o", "maco.png").exit_code == 0
+        with Image.open("maco.png") as picture:
+            assert (picture.mode, picture.size) == (mode, (48, 48))
+    assert run(*words, "--pictures", "2", "-o", "two.png").exit_code == 0
 
 
 def test_many_targets_are_a_sheet_with_events() -> None:

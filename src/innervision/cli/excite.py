@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -42,7 +43,7 @@ _DEFAULT = 4  # units shown where none is named
     "--preset",
     default="lucid",
     show_default=True,
-    help="lucid, maco, yosinski1 … yosinski4; 'list' explains each",
+    help="lucid, lucid512, maco, maco256, yosinski1 … yosinski4; 'list' explains each",
 )
 @click.option("--size", type=click.IntRange(1), help="side of a picture in pixels [default: the network's]")
 @click.option("--steps", type=click.IntRange(1), help="evaluations of the network [default: the preset's]")
@@ -61,6 +62,7 @@ _DEFAULT = 4  # units shown where none is named
 @click.option("--seed", type=int, default=0, show_default=True, help="of the start and of the views")
 @precision_option("of the network; auto is bfloat16 where the processor gains from it")
 @click.option("--tile", type=click.IntRange(16), help="side of a picture on a contact sheet, in pixels")
+@click.option("--opaque", is_flag=True, help="show also what maco leaves to chance, else transparent")
 @click.option(
     "-o", "--output", type=click.Path(path_type=Path), help="the picture [default: excite-TARGET.png]"
 )
@@ -74,6 +76,7 @@ def excite(
     preset: str,
     output: Path | None,
     tile: int | None,
+    opaque: bool,
     quiet: bool,
     as_json: bool,
     **chosen: Any,
@@ -113,8 +116,9 @@ def excite(
             stopped = True
         found = work.so_far()
         if found:
-            images.write(draw(found, tile, network), where)
-            given = {**chosen, "targets": [str(unit) for unit in units], "preset": preset}
+            images.write(draw(found, tile, network, opaque=opaque), where)
+            named = [str(unit) for unit in units]
+            given = {**chosen, "targets": named, "preset": preset, "opaque": opaque}
             leave_card("excite", where, given, {}, seed=chosen["seed"])
         answers = [{"target": str(e.unit), "before": e.before, "after": e.after} for e in found]
         told.end(tell(found, where, stopped, network), output=str(where), units=answers, stopped=stopped)
@@ -173,16 +177,16 @@ def called(unit: Unit, network: Network) -> str:
     return named(unit, network) if isinstance(unit, Target) else str(unit)
 
 
-def draw(found: list[Excited], tile: int | None, network: Network) -> Image.Image:
-    """Draw a single picture as it is, several on a contact sheet, those of a unit in a row."""
-    from innervision.images import to_bytes
+def draw(found: list[Excited], tile: int | None, network: Network, *, opaque: bool = False) -> Image.Image:
+    """Draw a single picture as it is, several on a contact sheet, those of a unit in a row.
+
+    opaque: without the transparency that MaCo's pictures have.
+    """
     from innervision.sheets import sheet
 
-    pictures = [image for each in found for image in each.images.split(1)]
+    pictures = [drawn for each in found for drawn in _drawn(each, opaque)]
     if len(pictures) == 1:
-        from PIL import Image
-
-        return Image.fromarray(to_bytes(pictures[0]))
+        return pictures[0]
     count = len(found[0].images)
     labels = [
         f"{called(each.unit, network)}\n{each.before:.3g} to {each.after:.3g}" if place == 0 else " "
@@ -191,6 +195,18 @@ def draw(found: list[Excited], tile: int | None, network: Network) -> Image.Imag
     ]
     side = tile or (240 if len(pictures) <= 16 else 160 if len(pictures) <= 64 else 96)
     return sheet(pictures, labels=labels, columns=count if count > 1 else None, tile=side, smooth=True)
+
+
+def _drawn(each: Excited, opaque: bool) -> Iterator[Image.Image]:
+    from PIL import Image
+
+    from innervision.images import to_bytes
+
+    for n, image in enumerate(each.images.split(1)):
+        picture = Image.fromarray(to_bytes(image))
+        if each.opacity is not None and not opaque:
+            picture.putalpha(Image.fromarray(to_bytes(each.opacity[n : n + 1].expand(1, 3, -1, -1))[..., 0]))
+        yield picture
 
 
 def tell(found: list[Excited], where: Path, stopped: bool, network: Network) -> str:

@@ -18,6 +18,7 @@ from innervision.errors import Invalid
 
 _COLOURS = ((0.26, 0.09, 0.02), (0.27, 0.00, -0.05), (0.27, -0.09, 0.03))
 _PALEST = 1e-4  # how far from black and white a picture is kept to have a place before the sigmoid
+_OPAQUE = 0.2  # the share of the pixels that a picture of phases shows in full
 
 
 class Fourier:
@@ -101,7 +102,8 @@ class Phases:
     as a learning rate that falls would).
 
     magnitude: m (3, h, w//2 + 1), see `magnitude`. A picture has a magnitude of its own, so that this canvas
-    can neither be resized nor edited: both raise Invalid.
+    can neither be resized nor edited: both raise Invalid. On each way back it notes how much was asked of
+    each pixel (`opacity`).
     """
 
     @torch.inference_mode(False)
@@ -127,27 +129,54 @@ class Phases:
         self.size: Size = (size[0], size[1])
         self.parameter = _leaf(phases)
         self.magnitude = magnitude.detach().to(self.parameter).clone()
+        self._asked = self.parameter.new_zeros(len(self.parameter), 1, *self.size).detach()
 
     def render(self) -> Tensor:
         spectrum = torch.polar(self.magnitude.expand_as(self.parameter), _standard(self.parameter))
-        return torch.sigmoid(correlate(_standard(_back(spectrum, self.size))))
+        image = torch.sigmoid(correlate(_standard(_back(spectrum, self.size))))
+        if image.requires_grad:
+            image.register_hook(self._note)
+        return image
+
+    def _note(self, gradient: Tensor) -> None:
+        self._asked += gradient.detach().abs().mean(1, keepdim=True)
+
+    def opacity(self) -> Tensor:
+        """Return how far each pixel was asked for, (n, 1, h, w) in 0..1: what of a picture to show.
+
+        Σ over steps of |∂L/∂x|, x the picture, the mean over its colours, cut at its 80th percentile and
+        divided by that (Fel et al. 2023; their Horama's `plot_maco`). The rest is chance: phases that no one
+        has looked at. Of pictures that nothing was asked of yet, all is shown.
+        """
+        flat = self._asked.flatten(1)
+        rank = max(1, round((1 - _OPAQUE) * flat.shape[1]))
+        most = flat.kthvalue(rank, 1).values
+        most = torch.where(most > 0, most, flat.amax(1)).view(-1, 1, 1, 1)
+        return torch.where(most > 0, (self._asked / most).clamp(max=1), 1.0)
 
     def resized(self, size: Size) -> Phases:
         if tuple(size) != self.size:
             raise Invalid("a canvas of phases cannot be resized: its magnitudes are of one size")
-        return Phases(size, self.magnitude, phases=self.parameter)
+        new = Phases(size, self.magnitude, phases=self.parameter)
+        new._asked = self._asked.clone()
+        return new
 
     def repainted(self, image: Tensor) -> None:
         raise Invalid("a canvas of phases cannot show just any picture: descend it without edits")
 
     def state(self) -> dict[str, Tensor]:
-        return {"parameter": self.parameter.detach().clone(), "magnitude": self.magnitude.clone()}
+        return {
+            "parameter": self.parameter.detach().clone(),
+            "magnitude": self.magnitude.clone(),
+            "asked": self._asked.clone(),
+        }
 
     def restore(self, state: dict[str, Tensor]) -> None:
         if state["parameter"].shape[1:] != self.parameter.shape[1:]:
             raise Invalid("the state of a canvas of phases is of another size: make one of that size")
         self.parameter = _leaf(state["parameter"])
         self.magnitude = state["magnitude"].clone()
+        self._asked = state["asked"].clone()
 
 
 def frequencies(size: Size) -> Tensor:

@@ -51,10 +51,11 @@ def excite(
     """Make pictures that excite units: iterate for Steps, or ask for `.results()`.
 
     targets: Target or its text ("class:207", "relu4_1:12", "relu4_1:12@5,7", "relu4_1"), or Direction; one or
-    many. preset: "lucid", "maco", or "yosinski1" … "yosinski4". size: a side or (height, width), by default
-    the network's own. steps: by default the preset's. pictures: of each unit; diverse: the weight that asks
-    those to differ. neuron: whether a channel means the one unit in the centre of its map, or all of it (the
-    preset's choice by default). batch: units descended together. precision: "float32", "bfloat16", or "auto".
+    many. preset: "lucid", "lucid512", "maco", "maco256", or "yosinski1" … "yosinski4". size: a side or
+    (height, width), by default the network's own. steps: by default the preset's. pictures: of each unit;
+    diverse: the weight that asks those to differ. neuron: whether a channel means the one unit in the centre
+    of its map, or all of it (the preset's choice by default). batch: units descended together. precision:
+    "float32", "bfloat16", or "auto".
 
     Every unit begins from the same noise and sees the same views, and its gradient is its own: its pictures
     do not depend on which others are made with it (but for rounding). Raises Invalid for what is not allowed,
@@ -81,7 +82,8 @@ def excite(
     )
     if min(plan.size) < 1:
         raise Invalid(f"a picture of {plan.size[0]}x{plan.size[1]}: each side must be at least 1 pixel")
-    together = batch or max(1, min(_MOST, _TOGETHER // (plan.size[0] * plan.size[1])) // pictures)
+    seen = chosen.views * plan.size[0] * plan.size[1]
+    together = batch or max(1, min(_MOST, int(_TOGETHER / seen)) // pictures)
     return Excitation(network, units, plan, together, precision)
 
 

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
-from functools import lru_cache
+from dataclasses import dataclass, replace
+from functools import lru_cache, partial
 from types import MappingProxyType
 from typing import Protocol, runtime_checkable
 
@@ -86,6 +86,7 @@ class Preset:
     centre: bool = False  # a channel means the one unit in the centre of its map
     let_through: bool = False  # dead units get a gradient at first
     level: float | None = None  # of the layer's answers to photographs: what its root mean square counts as
+    views: float = 1.0  # pictures of the canvas's size that the network sees of each, about
 
 
 def preset_of(name: str) -> Preset:
@@ -137,11 +138,11 @@ def _robust(size: Size) -> Look:
     return Look(view, padding=around)
 
 
-def _boxes(size: Size) -> Look:
-    """MaCo's crops, from half of the picture to a twentieth."""
+def _boxes(size: Size, count: int = 6, most: int = 128) -> Look:
+    """MaCo's crops, from half of the picture to a twentieth; of at most so many pixels a side."""
     look = Look(still)
-    side = max(32, min(128, *size)) if min(size) >= 32 else min(size)
-    look.view = crops(6, lambda: 0.5 - 0.45 * look.done, size=(side, side), noise=0.04)
+    side = max(32, min(most, *size)) if min(size) >= 32 else min(size)
+    look.view = crops(count, lambda: 0.5 - 0.45 * look.done, size=(side, side), noise=0.04)
     return look
 
 
@@ -150,7 +151,12 @@ def _still(size: Size) -> Look:
 
 
 LOOKS: Mapping[str, Callable[[Size], Look]] = MappingProxyType(
-    {"robust": _robust, "crops": _boxes, "still": _still}
+    {
+        "robust": _robust,
+        "crops": _boxes,
+        "xplique's crops": partial(_boxes, count=32, most=224),
+        "still": _still,
+    }
 )
 
 
@@ -197,25 +203,37 @@ def _yosinski(
     )
 
 
+_LUCID = Preset(
+    "Olah et al. 2017: a Fourier canvas, looked at from ever other places",
+    96,
+    Adam(0.05),
+    _fourier,
+    "robust",
+    _none,
+    let_through=True,
+)
+_MACO = Preset(
+    "Fel et al. 2023: the phases of a spectrum that photographs have, looked at in crops",
+    128,
+    Nadam(1.0),
+    _phases,
+    "crops",
+    _none,
+    let_through=True,
+    views=2,
+)
+
 PRESETS: Mapping[str, Preset] = MappingProxyType(
     {
-        "lucid": Preset(
-            "Olah et al. 2017: a Fourier canvas, looked at from ever other places",
-            96,
-            Adam(0.05),
-            _fourier,
-            "robust",
-            _none,
-            let_through=True,
-        ),
-        "maco": Preset(
-            "Fel et al. 2023: the phases of a spectrum that photographs have, looked at in crops",
-            128,
-            Nadam(1.0),
-            _phases,
-            "crops",
-            _none,
-            let_through=True,
+        "lucid": _LUCID,
+        "lucid512": replace(_LUCID, text="lucid with the 512 steps of its authors", steps=512),
+        "maco": _MACO,
+        "maco256": replace(
+            _MACO,
+            text="maco with the 256 steps of 32 crops of its authors: thirty times the work",
+            steps=256,
+            look="xplique's crops",
+            views=32,
         ),
         "yosinski1": _yosinski(500, sigma=0.5, norm=50, progress=2.0),
         "yosinski2": _yosinski(750, shrink=0.3, norm=20),

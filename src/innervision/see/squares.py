@@ -115,14 +115,15 @@ class Squares(Tensor):
     maps: Tensor | None
     kept: Kept
 
-    __torch_function__ = torch._C._disabled_torch_function_impl  # only operations are taken over
+    # operations alone are taken over
+    __torch_function__ = torch._C._disabled_torch_function_impl  # pyright: ignore[reportAssignmentType]
 
     def __repr__(self) -> str:  # pyright: ignore[reportIncompatibleMethodOverride]
         held = "whole" if self.part is None else f"in squares of {tuple(self.part.squares.shape[2:])}"
         return f"Squares({tuple(self.shape)}, {held})"
 
     @classmethod
-    def __torch_dispatch__(  # pyright: ignore[reportAssignmentType, reportIncompatibleMethodOverride]
+    def __torch_dispatch__(  # pyright: ignore[reportIncompatibleMethodOverride]
         cls, func: Any, types: Any, args: Any = (), kwargs: Any = None
     ) -> Any:
         kwargs = kwargs or {}

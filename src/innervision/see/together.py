@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor, nn
 
-from innervision.core import Canvas, Frame, Objective, Stage, descend, diversity, sized
+from innervision.core import Canvas, Frame, Objective, Phases, Stage, descend, diversity, sized
 from innervision.core import excite as excitement
 from innervision.core.canvas import Size
 from innervision.core.excitement import Excite
@@ -50,6 +50,7 @@ class Excited:
     images: Tensor  # (pictures, 3, h, w), sRGB 0..1, on the CPU
     before: float
     after: float
+    opacity: Tensor | None = None  # (pictures, 1, h, w), 0..1: what of them to show; of MaCo's alone
 
 
 @dataclass(frozen=True)
@@ -182,7 +183,11 @@ class Together:
         after = self._answers(images)
         shown = images.detach().clamp(0, 1).cpu().split(self.plan.pictures)
         rows = zip(self.units, shown, self.before, after, strict=True)
-        return [Excited(unit, image.clone(), before, now) for unit, image, before, now in rows]
+        found = [Excited(unit, image.clone(), before, now) for unit, image, before, now in rows]
+        if isinstance(self.canvas, Phases):
+            masks = self.canvas.opacity().float().cpu().split(self.plan.pictures)
+            found = [replace(each, opacity=mask.clone()) for each, mask in zip(found, masks, strict=True)]
+        return found
 
     def _canvas(self) -> Canvas:
         plan = self.plan
