@@ -126,17 +126,21 @@ def losses(contestant: Contestant, output: str) -> list[tuple[int, float]]:
 def interpreter(name: str, folder: Path) -> Path:
     """Make the environment of a contestant, unless it is there; return its Python."""
     contestant = CONTESTANTS[name]
-    home = folder.resolve() / name
+    return environment(folder.resolve() / name, contestant.packages, contestant.alone)
+
+
+def environment(home: Path, packages: tuple[str, ...], alone: tuple[str, ...]) -> Path:
+    """Make an environment, unless it is there; return its Python. alone: packages without dependencies."""
     python = home / "bin/python"
-    wanted = "\n".join((*contestant.packages, *contestant.alone))
+    wanted = "\n".join((*packages, *alone))
     ready = home / "ready.txt"  # written last: an installation cut short is made again
     if not (ready.exists() and ready.read_text() == wanted):
-        print(f"making the environment of {name} in {home}", file=sys.stderr)
+        print(f"making the environment of {home.name} in {home}", file=sys.stderr)
         venv.create(home, clear=True, with_pip=True)
         install = [python, "-m", "pip", "install", "--quiet", "--disable-pip-version-check"]
-        subprocess.run([*install, *contestant.packages], check=True)
-        if contestant.alone:
-            subprocess.run([*install, "--no-deps", *contestant.alone], check=True)
+        subprocess.run([*install, *packages], check=True)
+        if alone:
+            subprocess.run([*install, "--no-deps", *alone], check=True)
         ready.write_text(wanted)
     return python
 
