@@ -136,6 +136,20 @@ def test_gone_on_with_it_is_the_same_to_the_bit_dropout_included(at: int) -> Non
     assert points.asked[-1] == (1, 0 if at < 3 else 1)
 
 
+def test_each_step_and_part_draws_anew() -> None:
+    masks: list[tuple[float, ...]] = []
+
+    class Watched(nn.Dropout):
+        def forward(self, input: Tensor) -> Tensor:
+            output = super().forward(torch.ones(1, 64))
+            masks.append(tuple(output.flatten().tolist()))
+            return input + 0 * output[:, :1]
+
+    module = nn.Sequential(Watched(0.5), line())
+    list(fit(module, Points(([1.0, 2.0], [3.0, 1.0])), squares, sgd(module, 0.1), steps=3, micro=1))
+    assert len(masks) == 6 == len(set(masks))
+
+
 def test_all_that_was_borrowed_is_given_back() -> None:
     module = dropping().eval()
     state = torch.get_rng_state()

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import math
+import sys
+import types
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -339,6 +341,33 @@ def test_a_dry_run_tells_the_cost_and_leaves_nothing(guest: str, folder: Path) -
     assert found.exit_code == 0 and told["steps"] == 16 and told["seconds"] > 0
     assert not Path("out").exists()
     assert "pictures a second" in run("train", *small(guest, folder, "--dry-run")).output
+
+
+def test_tensorboard_is_an_extra(guest: str, folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    args = small(guest, folder, "--epochs", 1, "--tensorboard", "--no-report", "--run", "out", "--quiet")
+    monkeypatch.setitem(sys.modules, "torch.utils.tensorboard.writer", None)  # as if it were not installed
+    found = run("train", *args)
+    assert found.exit_code == 2 and "pip install 'innervision[tensorboard]'" in found.output
+    told: list[tuple[str, float, int]] = []
+
+    class Writer:
+        def __init__(self, folder: str, purge_step: int | None) -> None:
+            assert Path(folder) == Path("out/tensorboard") and purge_step is None
+
+        def add_scalar(self, key: str, value: float, count: int) -> None:
+            told.append((key, value, count))
+
+        def close(self) -> None:
+            told.append(("closed", 0, 0))
+
+    module = types.ModuleType("writer")
+    module.SummaryWriter = Writer  # type: ignore[attr-defined]
+    monkeypatch.setitem(sys.modules, "torch.utils.tensorboard.writer", module)
+    monkeypatch.setitem(sys.modules, "torch.utils.tensorboard", types.ModuleType("tensorboard"))
+    assert run("train", *args).exit_code == 0
+    assert [count for key, _, count in told if key == "loss"] == [1, 2, 3, 4, 4]  # steps, and the epoch
+    assert {"lr", "accuracy", "validation_accuracy", "validation_loss"} <= {key for key, _, _ in told}
+    assert told[-1][0] == "closed"
 
 
 def test_find_lr_draws_a_curve(guest: str, folder: Path) -> None:

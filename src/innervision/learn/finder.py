@@ -143,7 +143,7 @@ def draw(trials: Sequence[Trial], found: Suggestion | None) -> Image.Image:
             found.lr, color="#fdb462", linewidth=1.5, label=f"falls fastest at {found.lr:.2g}: suggested"
         )
         axes.axvline(found.least, color="#fb8072", linestyle=":", label=f"least at {found.least:.2g}")
-    low = min(trial.smooth for trial in trials)
+    low = min(min(trial.smooth, trial.loss) for trial in trials)
     first = trials[0].smooth
     axes.set_ylim(low - 0.1 * (first - low) - 1e-3, first + 0.6 * (first - low) + 1e-3)
     axes.legend(loc="lower left", frameon=False, fontsize=8, labelcolor=ink)
