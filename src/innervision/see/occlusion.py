@@ -38,12 +38,13 @@ def occlude(
     patch: int | None = None,
     stride: int | None = None,
     value: float = GREY,
-    batch: int = 16,
+    batch: int | None = None,
 ) -> Occlusion:
     """Cover a picture (1, 3, h, w), sRGB 0..1, by a square at every place in turn (Zeiler & Fergus 2013).
 
     patch: the square's side in pixels, by default a seventh of the longer side; stride: of the places, by
-    default half of it. value: its grey, 0..1. The last square of a row or column may stand over the edge.
+    default half of it. value: its grey, 0..1. batch: squares looked at together, by default 16 on 224 x 224
+    pixels and up to 128 on fewer. The last square of a row or column may stand over the edge.
     Departure: Zeiler's figure 6 shows the score itself; this is how much it fell, so that what matters is
     bright. Raises Invalid for a square that does not fit.
     """
@@ -52,6 +53,8 @@ def occlude(
     h, w = image.shape[-2:]
     side = max(1, round(max(h, w) / 7)) if patch is None else patch
     step = max(1, side // 2) if stride is None else stride
+    if batch is None:
+        batch = max(1, min(128, 16 * 224**2 // (h * w)))
     if not (1 <= side <= max(h, w) and 1 <= step <= side and batch >= 1):
         raise Invalid(
             f"patch {side}, stride {step}, batch {batch}: the patch can be 1 to {max(h, w)}, the stride 1 to "
