@@ -299,6 +299,20 @@ def test_channels_last_are_turned() -> None:
     assert str(one.field) == "4 px, stride 4", "each place sees its patch: normalised over channels alone"
 
 
+@pytest.mark.parametrize(("guest", "layer"), [(Vit, "blocks.1.norm1"), (Swin, "norm1")])
+def test_a_channel_of_tokens_is_a_target(guest: Callable[[], nn.Module], layer: str) -> None:
+    """What is asked of channel 3 at row 2, column 5 comes down from that number alone."""
+    network, image = wrap(seeded(guest()).double()), picture().double().requires_grad_()
+    answer = network.features(image, [layer])[layer]
+    one = answer[0, 2, 5, 3] if guest is Swin else answer[0, 1 + 2 * 8 + 5, 3]
+    (want,) = torch.autograd.grad(one, image)
+    found = backward.gradient(network, image.detach(), Target(layer, 3, (2, 5)))
+    torch.testing.assert_close(found.map, want, rtol=0, atol=1e-12)
+    assert found.score == pytest.approx(float(one.detach()))
+    first = "patch" if guest is Swin else "blocks.0.norm1"
+    assert cam.layer_cam(network, image.detach(), Target(layer, 3), first).isfinite().all()
+
+
 @pytest.mark.parametrize("apart", [0, 1, 2, 5])
 def test_a_class_token_has_no_place(apart: int) -> None:
     """LayerCAM by its formula on the grid; by default of the deepest normalisation whose places are read."""

@@ -25,7 +25,7 @@ from torch import Tensor, nn
 from innervision.errors import Invalid
 from innervision.network import Network
 from innervision.see.target import Target
-from innervision.see.tokens import as_maps, maps_of
+from innervision.see.tokens import arranged, as_maps, maps_of
 
 _POOLS = (nn.MaxPool2d, nn.AvgPool2d, nn.AdaptiveAvgPool2d, nn.AdaptiveMaxPool2d)
 
@@ -143,7 +143,7 @@ def _see(
     """Return what layers and the target's layer answer, in one pass."""
     if target.layer is not None:
         found = network.features(x, (*names, target.layer))
-        return found, found[target.layer]
+        return found, arranged(found[target.layer], (x.shape[-2], x.shape[-1]))
     with _kept(network, names) as kept:
         answer = network(x)
     for name in names:

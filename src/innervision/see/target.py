@@ -12,6 +12,7 @@ from innervision.errors import Invalid, unknown
 from innervision.nets import imagenet
 from innervision.network import Network
 from innervision.see.activations import rectified
+from innervision.see.tokens import arranged
 
 _FORM = re.compile(r"(?P<layer>[^:@]+)(:(?P<channel>\d+))?(@(?P<y>\d+),(?P<x>\d+))?")
 
@@ -30,10 +31,14 @@ class Target:
         return layer + channel + ("" if self.place is None else "@{},{}".format(*self.place))
 
     def of(self, network: Network, image: Tensor) -> Tensor:
-        """Return what the layer answers to an image (n, 3, h, w): (n, c), (n, c, h', w') or (n, t, c)."""
+        """Return what the layer answers to an image (n, 3, h, w): (n, c), (n, c, h', w') or (n, t, c).
+
+        Tokens on a grid of the picture, and channels last, are arranged as (n, c, h', w') (see `tokens`).
+        """
         if self.layer is None:
             return network(image)
-        return network.features(image, (self.layer,))[self.layer]
+        answer = network.features(image, (self.layer,))[self.layer]
+        return arranged(answer, (image.shape[-2], image.shape[-1]))
 
     def pick(self, answer: Tensor) -> Tensor:
         """Return the part of a layer's answer (n, c, ...) that is asked for: (n, ...), (n, h', w') or (n,).

@@ -36,8 +36,14 @@ def as_maps(answer: Tensor, size: Size) -> Tensor | None:
     return answer[:, apart:].transpose(1, 2).unflatten(2, (h, w))
 
 
+def arranged(answer: Tensor, size: Size) -> Tensor:
+    """Return the same; the answer as it is where it has no maps."""
+    maps = as_maps(answer, size)
+    return answer if maps is None else maps
+
+
 def maps_of(layer: str, answer: Tensor, size: Size, wanted: str) -> Tensor:
-    """Return the same; raise Invalid, saying what is wanted, for a layer that answers no maps."""
+    """Return its maps; raise Invalid, saying what is wanted, for a layer that answers no maps."""
     maps = as_maps(answer, size)
     if maps is None:
         tokens = ""
