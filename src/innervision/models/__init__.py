@@ -66,7 +66,8 @@ def find(name: str) -> Path | None:
         return path.parent
     if path.is_dir():
         return path
-    if ".py:" not in name and any(mark in name for mark in {"/", os.sep}):
+    guest = name.rpartition(":")[2].isidentifier() and ":" in name
+    if not guest and any(mark in name for mark in {"/", os.sep}):
         raise Invalid(f"no folder '{name}' with a trained network: see innervision runs and innervision nets")
     return None
 
