@@ -6,6 +6,7 @@ import contextlib
 import copy
 import importlib.util
 import json
+import logging
 import warnings
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -175,9 +176,15 @@ def _text(value: object) -> str:
 @contextlib.contextmanager
 def _still() -> Iterator[None]:
     """Keep the exporters' advice to themselves, and torch's grad mode off."""
-    with torch.no_grad(), warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        yield
+    log = logging.getLogger("torch.onnx")
+    level = log.level
+    log.setLevel(logging.ERROR)
+    try:
+        with torch.no_grad(), warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            yield
+    finally:
+        log.setLevel(level)
 
 
 def _onnx(whole: Whole, example: Tensor, path: Path, told: dict[str, Any]) -> None:
