@@ -108,7 +108,7 @@ RECIPES: Mapping[str, Recipe] = MappingProxyType(
                 name="lenet5-1998",
                 text="LeNet-5 in the shape of the paper (LeCun et al. 1998): digits in the middle of 32×32, "
                 "squashing tanh, trainable subsampling, Table I's connections, scores by distance to codes. "
-                "Departures: batches and AdamW in place of single pictures and diagonal Levenberg-Marquardt, "
+                "Departures: batches and momentum for single pictures and diagonal Levenberg-Marquardt, "
                 "small shifts in place of none, cross-entropy without the rubbish class.",
                 net="lenet5_1998",
                 data="mnist",
@@ -116,7 +116,7 @@ RECIPES: Mapping[str, Recipe] = MappingProxyType(
                 preprocessing=LECUN,
                 epochs=20,
                 batch=128,
-                optimiser=AdamW(3e-3, weight_decay=0.01),
+                optimiser=Sgd(0.008),
                 schedule=OneCycle(),
                 augmentation=Augmentation(shift=1),
                 validation=0.05,
