@@ -88,6 +88,7 @@ class Bench:
 
     def __init__(self, args: argparse.Namespace) -> None:
         self.args, self.quick = args, args.quick
+        self.side = 64 if self.quick else 224
         self.folder: Path = args.out.resolve()
         self.folder.mkdir(parents=True, exist_ok=True)
         self._workers: dict[str, Worker] = {}
@@ -148,7 +149,7 @@ class Bench:
 
     def layers(self) -> Iterator[Row]:
         """All 16 layers' maps of VGG19, computed and encoded."""
-        job = {"job": "layers", "size": 64 if self.quick else 224}
+        job = {"job": "layers", "size": self.side}
         jobs = {"innervision": ("innervision", job), "quiver's way": ("quiver", job)}
         found = self.in_turn(jobs, 1 if self.quick else self.args.rounds)
         own = found["innervision"]
@@ -183,23 +184,26 @@ class Bench:
         for precision in ("float32", "bfloat16"):
             for units in batches:
                 mine = {**common, "units": units, "steps": steps(units), "precision": precision}
-                # Lucid's views cut what lucent's only move: 18 pixels around make the network see as many
-                jobs[f"{precision}, {units} at once"] = ("innervision", {**mine, "padding": 18})
+                # Lucid's views cut what lucent's only move: 19 pixels around make the network see as many
+                jobs[f"{precision}, {units} at once"] = ("innervision", {**mine, "padding": 19})
                 if units == 1:
-                    jobs[f"{precision}, Lucid's own 12 px around"] = ("innervision", {**mine, "padding": 12})
+                    jobs[f"{precision}, 1 at once, Lucid's own views"] = (
+                        "innervision",
+                        {**mine, "padding": 12},
+                    )
         found = self.in_turn(jobs, 1 if self.quick else self.args.rounds)
         for name, (_, job) in jobs.items():
             found[name]["work"] = job["units"] * job["steps"]
         peer = "lucent, 1 at once"
+        also = {name: one for name, one in found.items() if one["contestant"] == "lucent" and name != peer}
         for name, own in found.items():
-            if name != peer:
-                bar = 5.0 if own["contestant"] == "innervision" else None
+            if own["contestant"] == "innervision":
                 what = f"a unit-step of Fourier maximisation, VGG19 {layer}, {size} px: {name}"
-                yield row("excite", what, own, found[peer], peer, ratio=bar)
+                yield row("excite", what, own, found[peer], peer, ratio=5.0, also=also)
 
     def occlusion(self) -> Iterator[Row]:
         """Occlusion maps of large networks, against captum's better way of two."""
-        size, patch = (64, 16) if self.quick else (224, 32)
+        size, patch = self.side, 16 if self.quick else 32
         tasks = [("squeezenet1_0", None, 16), ("efficientnet_lite0", None, 16), ("vgg19", "relu5_1", 32)]
         tasks += [] if self.quick else [("squeezenet1_0", None, 8)]
         for net, layer, stride in tasks:
@@ -228,15 +232,16 @@ class Bench:
     def look(self) -> Iterator[Row]:
         """The whole report."""
         words = ["look", self.args.picture, "-o", str(self.folder / "look.html"), "--quiet"]
-        own = self.command(*words, *(["--size", "64", "--quick"] if self.quick else []))
-        yield row("look", f"`look {self.args.picture}`: the whole page, 224 px", own, bar=180)
+        own = self.command(*words, "--size", str(self.side), *(["--quick"] if self.quick else []))
+        yield row("look", f"`look {self.args.picture}`: the whole page, {self.side} px", own, bar=180)
 
     def invert(self) -> Iterator[Row]:
         """Inversion of all layers."""
-        words = ["invert", self.args.picture, "--size", "64" if self.quick else "224", "--quiet"]
+        words = ["invert", self.args.picture, "--size", str(self.side), "--quiet"]
         words += ["-o", str(self.folder / "invert")] + (["--steps", "2"] if self.quick else [])
         own = self.command(*words)
-        yield row("invert", f"`invert {self.args.picture}`: all 16 layers of VGG19, 224 px", own, bar=300)
+        what = f"`invert {self.args.picture}`: all 16 layers of VGG19, {self.side} px"
+        yield row("invert", what, own, bar=300)
 
 
 def row(
@@ -248,9 +253,13 @@ def row(
     *,
     bar: float | None = None,
     ratio: float | None = None,
+    also: dict[str, Row] | None = None,
 ) -> Row:
-    """Return a row of the table: seconds at most (`bar`), or times as fast as a rival at least (`ratio`)."""
-    kept = {"own": own, "peer": peer, "rival": rival, "bar": bar, "ratio": ratio}
+    """Return a row of the table: seconds at most (`bar`), or times as fast as a rival at least (`ratio`).
+
+    also: other ways of the rival's, whose seconds are told.
+    """
+    kept = {"own": own, "peer": peer, "rival": rival, "bar": bar, "ratio": ratio, "also": also or {}}
     return {"row": name, "what": what, **kept}
 
 
@@ -308,7 +317,8 @@ def table(results: dict[str, Any]) -> str:
             bar = f"{one['ratio']:g} ×: {'met' if times and times >= one['ratio'] else 'missed'}"
         else:
             bar = ""
-        rival = f"{peer:.3g} ({one['rival']})" if peer else ""
+        rivals = {one["rival"]: one["peer"], **one["also"]} if peer else {}
+        rival = "; ".join(f"{each_time(each):.3g} ({name})" for name, each in rivals.items())
         what = one["what"]
         if "difference" in one["own"]:
             what += f"; maps differ by {one['own']['difference']:.0e}"

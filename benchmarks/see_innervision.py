@@ -75,8 +75,12 @@ def occlusion(
 
 def alike(file: str, other: str) -> Work:
     """The greatest difference of two maps, over the greatest value."""
-    one, two = (torch.load(name, weights_only=True).double() for name in (file, other))
-    return lambda: {"difference": float((one - two).abs().max() / two.abs().max())}
+
+    def work() -> dict[str, Any]:
+        one, two = (torch.load(name, weights_only=True).double() for name in (file, other))
+        return {"difference": float((one - two).abs().max() / two.abs().max())}
+
+    return work
 
 
 def pictures(file: str, count: int, mosaics: list[str]) -> Work:
