@@ -421,6 +421,7 @@ def test_weights_of_another_net_and_corrupted_ones() -> None:
     refused(stylize("--net", "vgg16", "--weights", known), "holds the weights of vgg19, not of vgg16")
     for file in ("other.safetensors", "bad.safetensors", "nope.pth"):
         assert run("weights", "inspect", file).exit_code == (0 if file == "other.safetensors" else 2)
+    assert "vgg19-8bit, for vgg19" in run("weights", "inspect", "vgg19-8bit").stdout
 
 
 def test_an_output_that_cannot_be_written_shows_before_the_work(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -218,3 +218,14 @@ def test_bad_input_is_one_line(args: tuple[str, ...], said: str) -> None:
     assert found.exit_code == 2, found.output
     assert said in found.stderr and found.stderr.splitlines()[-1].startswith("innervision: ")
     assert not list(Path.cwd().glob("*.html"))
+
+
+def test_guesses_are_calibrated_as_predictions_are():
+    module = nn.Sequential(nn.AdaptiveAvgPool2d(1), nn.Flatten())  # the mean colours are the scores
+    image = torch.tensor([1.0, 0.5, 0.0]).view(1, 3, 1, 1).expand(1, 3, 8, 8)
+    for temperature in (1.0, 4.0):
+        found = Predictor.of(wrap(module, classes=("red", "green", "blue")), image, temperature)
+        assert found is not None
+        assert [guess.name for guess in found.best] == ["red", "green", "blue"]
+        likely = np.exp(np.array([1.0, 0.5, 0.0]) / temperature)
+        np.testing.assert_allclose([g.chance for g in found.best], likely / likely.sum(), rtol=1e-6)

@@ -56,7 +56,7 @@ def export(
     suffixes = {suffix: name for name, suffix in FORMATS.items()}
     kind = to or (suffixes.get(output.suffix.lower()) if output else None) or "onnx"
     network, _ = open_classifier(chosen)
-    where = output or Path(f"{Path(network.name).name}{FORMATS[kind]}")
+    where = output or Path(f"{Path(chosen['net']).name.partition(':')[0]}{FORMATS[kind]}")
     with telling(quiet=quiet, as_json=as_json) as told:
         made = write(network, where, to=kind, input=input_, size=size)
         leave_card("export", where, {**chosen, "to": kind, "input": input_, "size": size}, {})

@@ -41,8 +41,11 @@ class Predictor:
     best: tuple[Guess, ...]  # the likeliest first
 
     @classmethod
-    def of(cls, network: Network, image: Tensor) -> Predictor | None:
-        """Return what a network holds a picture (1, 3, h, w) for, or None where it ends in no classes."""
+    def of(cls, network: Network, image: Tensor, temperature: float = 1.0) -> Predictor | None:
+        """Return what a network holds a picture (1, 3, h, w) for, or None where it ends in no classes.
+
+        temperature: by which its probabilities were calibrated (see `learn.calibrate`).
+        """
         import torch
 
         from innervision.see.target import Target, named
@@ -51,7 +54,8 @@ class Predictor:
             answer = network(image)
         if answer.ndim != 2:
             return None
-        chances, numbers = (t.tolist() for t in answer.softmax(1)[0].topk(min(_MOST, answer.shape[1])))
+        shares = (answer / temperature).softmax(1)[0]
+        chances, numbers = (t.tolist() for t in shares.topk(min(_MOST, answer.shape[1])))
         pairs = zip(numbers, chances, strict=True)
         return cls(network, image, tuple(Guess(n, named(Target(None, n), network), c) for n, c in pairs))
 

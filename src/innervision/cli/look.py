@@ -69,6 +69,7 @@ def look(
     from innervision.cli.looking import Look
     from innervision.cli.nines import TopPictures
     from innervision.cli.pages import render
+    from innervision.cli.using import temperature_of
     from innervision.errors import Invalid
     from innervision.files import atomic
 
@@ -79,7 +80,8 @@ def look(
         network.classes = tuple(names)
     original, image = open_picture(source, size, max_pixels)
     image = image.to(network.device)
-    predictor = Predictor.of(network, image) or installed(original, network.device)
+    predictor = Predictor.of(network, image, temperature_of(chosen) or 1.0)
+    predictor = predictor or installed(original, network.device)
     goal, subject, seen = goal_of(asked, network, image, predictor)
     where = output or Path(f"look-{stem(source)}.html")
     if where.is_dir():

@@ -110,10 +110,13 @@ def fetch(name: str) -> None:
 @weights.command()
 @click.argument("file", type=click.Path(path_type=Path))
 def inspect(file: Path) -> None:
-    """Say what a weights FILE holds, and which published file it is."""
+    """Say what a weights FILE holds, and which published file it is; FILE may be a published name."""
     from innervision.errors import WeightsMissing
+    from innervision.weights import WEIGHTS, locate
     from innervision.weights import inspect as look
 
+    if str(file) in WEIGHTS and not file.exists():
+        file = locate(WEIGHTS[str(file)])
     if not file.is_file():
         raise WeightsMissing(f"no weights file '{file}': check its name and folder")
     found = look(file)

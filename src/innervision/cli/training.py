@@ -169,4 +169,5 @@ def farewell(facts: dict[str, Any], folder: Path, training: Training) -> str:
     text = f"{facts['accuracy']:.2%} right of {facts['measured_on']}"
     views = training.recipe.views
     text += f", {facts[f'accuracy_{views}_views']:.2%} by {views} views" if views > 1 else ""
-    return f"{text}; {done}\n{folder}: innervision look PICTURE --net {shlex.quote(str(folder))}"
+    page = f"page: {folder / 'index.html'}; " if (folder / "index.html").is_file() else ""
+    return f"{text}; {done}\n{page}innervision predict|look PICTURE --net {shlex.quote(str(folder))}"

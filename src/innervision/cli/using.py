@@ -34,12 +34,17 @@ def classifier_options(*, default: bool) -> Callable[[Callable[..., Any]], Calla
 
 def open_classifier(chosen: Mapping[str, Any]) -> tuple[Network, float | None]:
     """Return the network that a command names, and the temperature found in its training, if any."""
+    chosen = {**chosen, "net": chosen["net"] or usual()}
+    return open_network(chosen), temperature_of(chosen)
+
+
+def temperature_of(chosen: Mapping[str, Any]) -> float | None:
+    """Return the temperature that was found when the network a command names was trained, if any."""
     from innervision import saved
 
-    name = chosen["net"] or usual()
-    card = saved.card_of(name)
-    temperature = None if card is None or chosen["weights"] else card.facts.get("temperature")
-    return open_network({**chosen, "net": name}), None if temperature is None else float(temperature)
+    card = saved.card_of(chosen["net"])
+    found = None if card is None or chosen["weights"] else card.facts.get("temperature")
+    return None if found is None else float(found)
 
 
 def usual() -> str:

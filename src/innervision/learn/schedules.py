@@ -118,7 +118,7 @@ class OneCycle:
 class WarmUp:
     """A straight line from `start` to what comes at the end of `epochs`; then another schedule for the rest.
 
-    The other sees the epochs that are left, as if it began there.
+    The other sees the epochs that are left, as if it began there: half of all at least, however few.
     """
 
     epochs: float
@@ -126,11 +126,12 @@ class WarmUp:
     start: float = 0.0
 
     def __call__(self, done: float, epochs: float) -> float:
-        left = max(epochs - self.epochs, 0.0)
-        if done < self.epochs:
+        span = min(self.epochs, epochs / 2)
+        left = epochs - span
+        if done < span:
             top = self.then(0.0, left)
-            return self.start + (top - self.start) * done / self.epochs
-        return self.then(done - self.epochs, left)
+            return self.start + (top - self.start) * done / span
+        return self.then(done - span, left)
 
 
 def explain(schedule: Any) -> str:

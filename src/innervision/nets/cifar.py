@@ -100,14 +100,16 @@ def vgg19_cifar(*, classes: int = 10, pooling: str = "max", top: bool = True) ->
 def vgg19_small(*, classes: int = 10, pooling: str = "max", top: bool = True) -> nn.Sequential:
     """Return VGG19's own convolutions under one dense layer: (n, 3, h, w), 32 px at least -> (n, classes).
 
-    Without batch normalisation, so that ImageNet's weights answer in it as they were trained; each channel of
-    pool5 is averaged over the picture, of whatever size.
+    Without batch normalisation among them, so that ImageNet's weights answer in it as they were trained; each
+    channel of pool5 is averaged over the picture, of whatever size, and normalised: as it is, it reaches some
+    tens, and a fresh dense layer would begin with losses as large.
     """
     layers = _vgg19(pooling, batch_norm=False)
     if top:
         layers |= OrderedDict(
             avgpool=nn.AdaptiveAvgPool2d(1),
             flatten=nn.Flatten(),
+            bn6=nn.BatchNorm1d(512),
             drop6=nn.Dropout(0.2),
             fc6=nn.Linear(512, classes),
         )

@@ -34,7 +34,7 @@ class LoadReport:
     def lines(self) -> tuple[str, ...]:
         """Return the report for a person, a fact a line."""
         head = f"{self.path.name} ({self.kind}): {len(self.matched)} tensors loaded"
-        left = (f"left as it was: {name}" for name in self.missing)
+        left = (f"not in it, left as it was: {name}" for name in self.missing)
         unused = (f"not used: {name}: {why}" for name, why in self.skipped.items())
         return (head, *left, *unused, *self.notes)
 
