@@ -38,7 +38,20 @@ def test_two_processes_are_as_one_after_five_steps(tmp_path: Path, monkeypatch: 
         where.mkdir(parents=True, exist_ok=True)
         Image.fromarray(rng.integers(0, 255, (8, 8, 3), np.uint8)).save(where / f"{n:02}.png")
     args = ["train", "--recipe", "vgg19-modern", "--data", "pictures", "--net", f"{tmp_path / 'mine.py'}:net"]
-    args += ["--size", "8", "--batch", "12", "--epochs", "1", "--validation", "0.1", "--views", "1"]
+    args += [
+        "--size",
+        "8",
+        "--batch",
+        "12",
+        "--epochs",
+        "1",
+        "--validation",
+        "0.1",
+        "--views",
+        "1",
+        "--lr",
+        "0.01",
+    ]
     args += ["--threads", "1", "--precision", "float32", "--no-report", "--json"]
     alone = CliRunner().invoke(cli, [*args, "-o", "one"])
     assert alone.exit_code == 0, alone.output
@@ -54,8 +67,14 @@ def test_two_processes_are_as_one_after_five_steps(tmp_path: Path, monkeypatch: 
     )
     assert found.returncode == 0, found.stderr
     one, two = (load_file(f"{name}/model.safetensors") for name in ("one", "two"))
+    start = CliRunner().invoke(cli, [*args[:-1], "-o", "start", "--lr", "1e-12"])
+    assert start.exit_code == 0, start.output
+    before = load_file("start/model.safetensors")
+    assert max(float((one[name] - before[name]).abs().max()) for name in one) > 1e-3  # they have moved
     for name, value in one.items():
-        torch.testing.assert_close(two[name], value, atol=1e-6, rtol=0, msg=name)
+        torch.testing.assert_close(
+            two[name], value, atol=1e-6, rtol=0, msg=lambda text, name=name: f"{name}: {text}"
+        )
     card = json.loads(Path("two/run.json").read_text())
     assert card["result"]["count"] == 5 and card["machine"]["processes"] == 2
 

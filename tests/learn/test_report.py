@@ -90,7 +90,7 @@ def test_a_temperature_found_on_other_pictures_calibrates(
     assert found.accuracy > 0.75  # it has learned
     assert heat > 1.5  # and is too sure
     assert found.ece > 0.06
-    assert found.ece_calibrated < 0.04
+    assert found.ece_calibrated < found.ece / 2
     assert found.loss_calibrated < found.loss
 
 

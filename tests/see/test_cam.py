@@ -182,3 +182,14 @@ def test_nothing_of_the_caller_is_changed() -> None:
     assert own.module.training and image.grad is None
     assert all(torch.equal(value, before[name]) for name, value in own.module.state_dict().items())
     assert all(p.grad is None for p in own.module.parameters())
+
+
+def test_grad_cam_pp_does_not_underflow() -> None:
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        module = nn.Sequential(nn.Conv2d(3, 4, 3, padding=1), nn.Softplus(), nn.Conv2d(4, 2, 3))
+    with torch.no_grad():
+        module[2].weight.abs_().mul_(1e-25)  # squares of such gradients are 0 in float32
+    found = cam.grad_cam_pp(wrap(module), pictures(), Target("2", 0), "1")
+    assert found.dtype == torch.float32
+    assert bool(found.any())

@@ -309,6 +309,8 @@ def test_a_channel_of_tokens_is_a_target(guest: Callable[[], nn.Module], layer: 
     found = backward.gradient(network, image.detach(), Target(layer, 3, (2, 5)))
     torch.testing.assert_close(found.map, want, rtol=0, atol=1e-12)
     assert found.score == pytest.approx(float(one.detach()))
+    covered = occlude(network, image.detach(), Target(layer, 3, (2, 5)), patch=16, stride=16)
+    assert covered.score == pytest.approx(float(one.detach()))
     first = "patch" if guest is Swin else "blocks.0.norm1"
     assert cam.layer_cam(network, image.detach(), Target(layer, 3), first).isfinite().all()
 

@@ -226,6 +226,6 @@ def test_guesses_are_calibrated_as_predictions_are():
     for temperature in (1.0, 4.0):
         found = Predictor.of(wrap(module, classes=("red", "green", "blue")), image, temperature)
         assert found is not None
-        assert [guess.name for guess in found.best] == ["red", "green", "blue"]
+        assert [guess.name for guess in found.best] == ["red (class 0)", "green (class 1)", "blue (class 2)"]
         likely = np.exp(np.array([1.0, 0.5, 0.0]) / temperature)
         np.testing.assert_allclose([g.chance for g in found.best], likely / likely.sum(), rtol=1e-6)

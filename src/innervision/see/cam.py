@@ -44,13 +44,15 @@ def grad_cam(network: Network, image: Tensor, target: Target, layer: str | None 
 def grad_cam_pp(network: Network, image: Tensor, target: Target, layer: str | None = None) -> Tensor:
     """Return Grad-CAM++ (n, h, w); the rest is as in `grad_cam`.
 
-    A place without gradient has α = 0, where the formula is 0/0.
+    A place without gradient has α = 0, where the formula is 0/0. Reckoned in float64: g² and g³ of small
+    gradients leave the range of float32.
     """
-    a, g = _answer_and_gradient(network, image, target, layer)
+    found = _answer_and_gradient(network, image, target, layer)
+    a, g = (part.double() for part in found)
     below = 2 * g.square() + a.sum((2, 3), keepdim=True) * g.pow(3)
     alpha = torch.where(below == 0, 0.0, g.square() / torch.where(below == 0, 1.0, below))
     weights = (alpha * g.relu()).sum((2, 3), keepdim=True)
-    return _enlarged((weights * a).sum(1).relu(), image)
+    return _enlarged((weights * a).sum(1).relu().to(found[0].dtype), image)
 
 
 def layer_cam(network: Network, image: Tensor, target: Target, layer: str | None = None) -> Tensor:

@@ -14,6 +14,7 @@ from innervision.listen import evaluating, listen
 from innervision.network import Network
 from innervision.see.squares import Kept, covered, whole
 from innervision.see.target import Target
+from innervision.see.tokens import arranged
 
 GREY = 0.5
 
@@ -119,7 +120,8 @@ class _Covered:
         with network._lock, evaluating(network.module):
             if layer is None:
                 return network.module(x)
-            return listen(network.module, x, (layer,), self._fragile)[layer]
+            found = listen(network.module, x, (layer,), self._fragile)[layer]
+            return arranged(found, (x.shape[-2], x.shape[-1]))
 
 
 def _spread(values: Tensor, windows: list[tuple[int, int, int, int]], size: tuple[int, int]) -> Tensor:
