@@ -19,11 +19,14 @@ titu1994/Neural-Style-Transfer (MIT): see titu1994.py.
 from __future__ import annotations
 
 import argparse
+import os
 import re
+import resource
 import subprocess
 import sys
+import time
 import venv
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -143,6 +146,29 @@ def environment(home: Path, packages: tuple[str, ...], alone: tuple[str, ...]) -
             subprocess.run([*install, "--no-deps", *alone], check=True)
         ready.write_text(wanted)
     return python
+
+
+def threads(count: int) -> dict[str, str]:
+    """This process's environment, with that many threads for each library that would choose by itself."""
+    names = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS")
+    return os.environ | dict.fromkeys(names, str(count))
+
+
+def finish(
+    name: str, command: Sequence[str | Path], *, cwd: Path, env: Mapping[str, str], output: Path
+) -> tuple[float, resource.struct_rusage]:
+    """Run a process to its end, what it says into a file; return its seconds and what it has used."""
+    with output.open("w") as file:
+        started = time.monotonic()
+        process = subprocess.Popen(command, cwd=cwd, env=env, stdout=file, stderr=subprocess.STDOUT)
+        # The child's own peak. Linux counts this process's memory at the fork too: so this one stays small.
+        _, status, usage = os.wait4(process.pid, 0)
+        seconds = time.monotonic() - started
+    process.returncode = os.waitstatus_to_exitcode(status)
+    if process.returncode:
+        last = "\n".join(output.read_text().splitlines()[-15:])
+        raise SystemExit(f"{name} ended with {process.returncode}; the end of {output}:\n{last}")
+    return seconds, usage
 
 
 def write_weights(file: Path) -> None:

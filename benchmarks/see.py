@@ -49,9 +49,8 @@ class Worker:
     def __init__(self, name: str, python: Path, threads: int, folder: Path) -> None:
         self.name = name
         log = (folder / f"{name}.log").open("w")
-        counts = dict.fromkeys(("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS"), str(threads))
         paths = [str(HERE), str(SOURCE)] if name != "innervision" else [str(HERE)]
-        environment = os.environ | counts | {"PYTHONPATH": os.pathsep.join(paths)}
+        environment = peers.threads(threads) | {"PYTHONPATH": os.pathsep.join(paths)}
         self.process = subprocess.Popen(
             [str(python), str(HERE / f"see_{name}.py")],
             env=environment,
@@ -124,25 +123,13 @@ class Bench:
 
     def command(self, *words: str) -> Row:
         """Run a command of innervision as a person does, with its start; return its seconds."""
-        counts = dict.fromkeys(
-            ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS"), str(self.args.threads)
+        seconds, usage = peers.finish(
+            f"innervision {' '.join(words)}",
+            [self.args.python, "-m", "innervision", *words],
+            cwd=self.folder,
+            env=peers.threads(self.args.threads),
+            output=self.folder / f"{words[0]}.log",
         )
-        log = self.folder / f"{words[0]}.log"
-        with log.open("w") as output:
-            began = time.monotonic()
-            process = subprocess.Popen(
-                [str(self.args.python), "-m", "innervision", *words],
-                env=os.environ | counts,
-                cwd=self.folder,
-                stdout=output,
-                stderr=subprocess.STDOUT,
-            )
-            _, status, usage = os.wait4(process.pid, 0)
-            seconds = time.monotonic() - began
-        process.returncode = os.waitstatus_to_exitcode(status)
-        if process.returncode:
-            last = "\n".join(log.read_text().splitlines()[-15:])
-            raise SystemExit(f"innervision {' '.join(words)} ended with {process.returncode}:\n{last}")
         print(f"{words[0]}: {seconds:.1f} s", file=sys.stderr, flush=True)
         cpu = usage.ru_utime + usage.ru_stime
         return {"contestant": "innervision", "command": " ".join(words), "seconds": [seconds], "cpu": [cpu]}

@@ -15,7 +15,6 @@ from __future__ import annotations
 
 import argparse
 import json
-import os
 import re
 import subprocess
 import sys
@@ -48,12 +47,6 @@ def resize(picture: Image.Image, scale: float) -> Image.Image:
     return picture.resize(size, Image.Resampling.LANCZOS)
 
 
-def environment(threads: int) -> dict[str, str]:
-    """This process's environment, with that many threads for each library that would choose by itself."""
-    counts = dict.fromkeys(("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS"), str(threads))
-    return os.environ | counts
-
-
 def run(name: str, python: Path, task: peers.Task, threads: int) -> dict:
     """Run one contestant to its end; return its pictures with their times, its losses and its peak memory."""
     task.folder.mkdir(parents=True, exist_ok=True)
@@ -61,22 +54,9 @@ def run(name: str, python: Path, task: peers.Task, threads: int) -> dict:
     log.unlink(missing_ok=True)
     contestant = peers.CONTESTANTS[name]
     command = contestant.command(python, task)
-    with output.open("w") as file:
-        started = time.monotonic()
-        process = subprocess.Popen(
-            command,
-            cwd=task.folder,
-            env=environment(threads) | {"BENCHMARK_STARTED": repr(started)},
-            stdout=file,
-            stderr=subprocess.STDOUT,
-        )
-        # The child's own peak. Linux counts this process's memory at the fork too: so this one stays small.
-        _, status, usage = os.wait4(process.pid, 0)
-        seconds = time.monotonic() - started
-    process.returncode = os.waitstatus_to_exitcode(status)
-    if process.returncode:
-        last = "\n".join(output.read_text().splitlines()[-15:])
-        raise SystemExit(f"{name} ended with {process.returncode}; the end of {output}:\n{last}")
+    started = time.monotonic()
+    env = peers.threads(threads) | {"BENCHMARK_STARTED": repr(started)}
+    seconds, usage = peers.finish(name, command, cwd=task.folder, env=env, output=output)
     return {
         "contestant": name,
         "seconds": seconds,
@@ -108,7 +88,7 @@ def judge(pictures: list[str], task: peers.Task, python: Path, threads: int) -> 
 def ask(python: Path, *arguments: object, threads: int = 1) -> str:
     """What a Python process prints."""
     command = [str(python), *map(str, arguments)]
-    env = environment(threads)
+    env = peers.threads(threads)
     return subprocess.run(command, env=env, stdout=subprocess.PIPE, text=True, check=True).stdout
 
 

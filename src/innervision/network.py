@@ -119,6 +119,10 @@ class Network:
         """
         module = copy.deepcopy(self.module).requires_grad_(False).eval()
         module = module.to(dtype=dtype).to(memory_format=torch.channels_last)  # pyright: ignore[reportCallIssue]
+        return self.around(module)
+
+    def around(self, module: nn.Module) -> Network:
+        """Return a network of another module, alike in all else."""
         return Network(
             module,
             name=self.name,
@@ -226,25 +230,37 @@ def _names(name: str, module: nn.Module) -> tuple[str, ...]:
     return imagenet.classes() if last is not None and len(last) == len(imagenet.classes()) else ()
 
 
-def load_folder(folder: Path, *, weights_file: Path | None = None, pooling: str = "max") -> Network:
-    """Open the trained network of a folder, perhaps with other weights, such as an earlier checkpoint's."""
+def load_folder(
+    folder: Path,
+    *,
+    weights_file: Path | None = None,
+    pooling: str = "max",
+    module: nn.Module | None = None,
+) -> Network:
+    """Open the trained network of a folder, perhaps with other weights, such as an earlier checkpoint's.
+
+    module: to be filled with them, where no file was recorded that builds it.
+    """
     card = models.read_card(folder)
-    guest = not card.net or ":" in card.net
-    if guest and pooling != "max":
-        raise Invalid(f"pooling {pooling!r} is for the nets of innervision: {card.name} has its own")
-    if guest:
-        module = _from_file(models.own_module(card, folder))
-    else:
-        options = card.options if pooling == "max" else {**card.options, "pooling": pooling}
-        module = models.build(replace(card, options=options))
-    models.fill(module, weights_file or folder / models.WEIGHTS)
+    own = _built(card, folder, pooling) if module is None else module
+    models.fill(own, weights_file or folder / models.WEIGHTS)
     return Network(
-        module.eval(),
+        own.eval(),
         name=card.name,
         preprocessing=card.preprocessing,
         classes=card.classes,
         input_size=card.input_size,
     )
+
+
+def _built(card: models.ModelCard, folder: Path, pooling: str) -> nn.Module:
+    """Build a card's module, one of our own or a user's; its weights are yet to come."""
+    if card.net and ":" not in card.net:
+        options = card.options if pooling == "max" else {**card.options, "pooling": pooling}
+        return models.build(replace(card, options=options))
+    if pooling != "max":
+        raise Invalid(f"pooling {pooling!r} is for the nets of innervision: {card.name} has its own")
+    return _from_file(models.own_module(card, folder))
 
 
 def _of_the_house(

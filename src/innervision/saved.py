@@ -75,17 +75,7 @@ def open_saved(folder: Path | str, *, module: nn.Module | None = None) -> Networ
     Raises WeightsMissing for a folder without a card, weights or the user's file, and WeightsUnfit for what
     is damaged, of a newer format, or of another network.
     """
-    if module is None:
-        return network.load_folder(Path(folder))
-    card = models.read_card(folder)
-    models.fill(module, Path(folder) / models.WEIGHTS)
-    return Network(
-        module.eval(),
-        name=card.name,
-        preprocessing=card.preprocessing,
-        classes=card.classes,
-        input_size=card.input_size,
-    )
+    return network.load_folder(Path(folder), module=module)
 
 
 def card_of(name: str) -> ModelCard | None:

@@ -6,6 +6,7 @@ import math
 import statistics
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from PIL import Image, ImageColor, ImageDraw, ImageFont
@@ -131,18 +132,13 @@ def curve(
     left out. Raises `Invalid` for a line with more or fewer values than counts.
     """
     from matplotlib import colormaps
-    from matplotlib.backends.backend_agg import FigureCanvasAgg  # not pyplot, which keeps global state
-    from matplotlib.figure import Figure
 
     for name, values in lines.items():
         if len(values) != len(counts):
             raise Invalid(f"{name!r} has {len(values)} values for {len(counts)} counts: give one a count")
     shown = {name: [v if 0 < v < math.inf else math.nan for v in values] for name, values in lines.items()}
     shown = {name: values for name, values in shown.items() if any(v > 0 for v in values)}
-    paper, ink, faint = (f"#{r:02x}{g:02x}{b:02x}" for r, g, b in (PAPER, INK, FAINT))
-    figure = Figure((5, 4), dpi=200, layout="constrained", facecolor=paper)
-    canvas = FigureCanvasAgg(figure)
-    axes = figure.add_subplot(facecolor=paper, xlabel=xlabel, ylabel=ylabel)
+    figure, axes = plot((5, 4), xlabel, ylabel)
     axes.set_prop_cycle(color=colormaps["Set3"](range(12)))  # pale: legible on dark paper
     for name, values in shown.items():
         axes.plot(counts, values, label=name, linewidth=1.5)
@@ -151,16 +147,40 @@ def curve(
         columns = ([v for v in column if v > 0] for column in zip(*shown.values(), strict=True))
         found = [column for column in columns if column]
         middle = statistics.median(map(max, found))
-        drawn = [v for column in found for v in column if 1e-5 <= v / middle <= 1e3]
-        axes.set_ylim(min(drawn) / 1.5, max(drawn) * 1.5)
-        figure.legend(loc="outside lower center", ncols=3, frameon=False, fontsize=9, labelcolor=ink)
+        within = [v for column in found for v in column if 1e-5 <= v / middle <= 1e3]
+        axes.set_ylim(min(within) / 1.5, max(within) * 1.5)
+        figure.legend(
+            loc="outside lower center", ncols=3, frameon=False, fontsize=9, labelcolor=hexadecimal(INK)
+        )
+    return drawn(figure)
+
+
+def plot(size: tuple[float, float], xlabel: str, ylabel: str) -> tuple[Any, Any]:
+    """Return matplotlib's Figure, of so many inches on dark paper, and its Axes, to be filled and `drawn`."""
+    from matplotlib.backends.backend_agg import FigureCanvasAgg  # not pyplot, which keeps global state
+    from matplotlib.figure import Figure
+
+    paper, ink, faint = map(hexadecimal, (PAPER, INK, FAINT))
+    figure = Figure(size, dpi=200, layout="constrained", facecolor=paper)
+    FigureCanvasAgg(figure)
+    axes = figure.add_subplot(facecolor=paper, xlabel=xlabel, ylabel=ylabel)
     axes.tick_params(which="both", colors=faint, labelcolor=ink)
     axes.spines[:].set_color(faint)
     axes.spines[["top", "right"]].set_visible(False)
     for label in (axes.xaxis.label, axes.yaxis.label):
         label.set_color(ink)
-    canvas.draw()
-    return Image.fromarray(np.asarray(canvas.buffer_rgba())).convert("RGB")
+    return figure, axes
+
+
+def drawn(figure: Any) -> Image.Image:
+    """Return a Figure as a picture."""
+    figure.canvas.draw()
+    return Image.fromarray(np.asarray(figure.canvas.buffer_rgba())).convert("RGB")
+
+
+def hexadecimal(colour: tuple[int, int, int]) -> str:
+    """Return a colour as matplotlib and HTML write it."""
+    return "#{:02x}{:02x}{:02x}".format(*colour)
 
 
 def _tile(image: Tensor | Image.Image, side: int, paper: tuple[int, ...], smooth: bool) -> Image.Image:

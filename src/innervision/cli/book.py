@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import json
-import os
-import platform
 import shlex
 import sys
 import time
@@ -17,12 +15,12 @@ from typing import IO, Any
 import click
 
 from innervision.cli.course import Course
-from innervision.cli.order import versions
+from innervision.cli.order import machine, versions
 from innervision.errors import Diverged, InnervisionError, Invalid, RunUnusable
-from innervision.files import atomic, claim, disk, sha256
+from innervision.files import disk, sha256
 from innervision.learn import checkpoints
 from innervision.learn.train import Lesson, Training
-from innervision.record import Input, Result, Run, RunCard, open_run, read_events
+from innervision.record import Input, Result, Run, RunCard, keep_events, open_run, take
 from innervision.record.card import write_card
 
 
@@ -56,7 +54,7 @@ class Book:
 
     def __enter__(self) -> Book:
         try:
-            self._keep_events(self.training.done)
+            keep_events(self.folder, self.training.done)
             with disk(self.folder / "events.jsonl"):
                 self._events = (self.folder / "events.jsonl").open("a", encoding="utf-8")
         except BaseException:
@@ -124,14 +122,6 @@ class Book:
             seconds=round(self.seconds, 3),
         )
 
-    def _keep_events(self, count: int) -> None:
-        """Forget events after the checkpoint, and a last line that was cut."""
-        path = self.folder / "events.jsonl"
-        if path.is_file():
-            kept = [event for event in read_events(self.folder) if event["count"] <= count]
-            with atomic(path) as draft:
-                draft.write_text("".join(json.dumps(event) + "\n" for event in kept), encoding="utf-8")
-
 
 def events_of(lesson: Lesson, training: Training, seconds: float) -> Iterator[dict[str, Any]]:
     """Yield a step as an event, and an epoch's end as another."""
@@ -168,14 +158,12 @@ def describe(training: Training, course: Course, folder: Path) -> RunCard:
         inputs=tuple(inputs),
         output=str(folder.absolute()),
         versions=versions(),
-        machine={
-            "processor": platform.processor() or platform.machine(),
-            "cores": os.cpu_count(),
-            "threads": training.threads,
-            "device": str(training.device),
-            "precision": str(training.dtype).removeprefix("torch."),
-            "processes": training.world,
-        },
+        machine=machine(
+            threads=training.threads,
+            device=training.device,
+            precision=str(training.dtype).removeprefix("torch."),
+            processes=training.world,
+        ),
     )
 
 
@@ -185,16 +173,7 @@ def _reopened(folder: Path, before: RunCard, card: RunCard) -> Run:
     now = replace(card, options={**card.options, "threads": before.options["threads"]})
     if faults := replace(before, options=options).differences(now):
         raise RunUnusable(f"the run in '{folder}' cannot be gone on with: {'; '.join(faults)}; start it anew")
-    with disk(folder / ".lock"):
-        lock = (folder / ".lock").open("ab")
-    try:
-        claim(lock)
-    except (BlockingIOError, PermissionError):
-        lock.close()
-        raise RunUnusable(f"another process is writing into '{folder}': wait for it") from None
-    except OSError:
-        pass  # a file system without locks
-    return Run(folder, replace(before, status="running", error=""), lock)
+    return Run(folder, replace(before, status="running", error=""), take(folder))
 
 
 def _board(folder: Path, count: int) -> Any:

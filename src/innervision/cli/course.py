@@ -15,6 +15,7 @@ import torch
 import torch.distributed as dist
 
 from innervision.cli.progress import duration
+from innervision.cli.using import told_reading
 from innervision.errors import RunUnusable, unknown
 from innervision.learn import checkpoints
 from innervision.learn.data import DataSet, Part, parts, reading, split
@@ -157,17 +158,7 @@ def read(course: Course, part: Part, told: Telling, classes: tuple[str, ...] | N
         bad=course.options["bad"],
         classes=classes,
     )
-    while True:
-        try:
-            step = next(work)
-        except StopIteration as end:
-            found: DataSet = end.value
-            break
-        if step.of:
-            told.step(step.done, step.of, step.text)
-    for note in (*found.notes, *(f"left out: {file}: {why}" for file, why in found.skipped)):
-        told.say(note)
-    return found
+    return told_reading(work, told)
 
 
 def introduce(training: Training) -> list[str]:

@@ -9,6 +9,7 @@ import click
 
 from innervision.cli.seeing import Telling, leave_card, telling, telling_options
 from innervision.cli.tables import table
+from innervision.cli.using import bad_option
 
 if TYPE_CHECKING:
     from PIL import Image
@@ -70,13 +71,7 @@ def fetch(name: str, quiet: bool, as_json: bool) -> None:
     "--size", type=click.IntRange(1), help="side in pixels [default: the set's own; 224 for mixed files]"
 )
 @click.option("--channels", type=click.Choice(["1", "3"]), help="grey or colour [default: the set's own]")
-@click.option(
-    "--bad",
-    type=click.Choice(["refuse", "skip"]),
-    default="skip",
-    show_default=True,
-    help="what to do about files that cannot be read or have no valid label",
-)
+@bad_option("files that cannot be read or have no valid label", default="skip")
 @click.option("--each", type=click.IntRange(1), default=10, show_default=True, help="examples of a class")
 @click.option("--tile", type=click.IntRange(16), help="side of an example on the sheet, in pixels")
 @click.option("--workers", type=click.IntRange(1), help="processes that decode [default: one a core]")
@@ -153,7 +148,7 @@ def inspect(
 
 def _read(told: Telling, source: str, part: str, channels: str | None, chosen: dict[str, Any]) -> DataSet:
     """Read a part, telling how far it is."""
-    from innervision.learn.data import reading
+    from innervision.learn.data import finished, reading
 
     work = reading(
         source,
@@ -163,11 +158,7 @@ def _read(told: Telling, source: str, part: str, channels: str | None, chosen: d
         bad=chosen["bad"],
         workers=chosen["workers"],
     )
-    while True:
-        try:
-            _tell(told, next(work))
-        except StopIteration as end:
-            return end.value
+    return finished(work, lambda step: _tell(told, step))
 
 
 def _tell(told: Telling, step: Reading) -> None:

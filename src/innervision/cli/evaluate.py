@@ -9,11 +9,16 @@ import click
 
 from innervision.cli.seeing import leave_card, telling, telling_options
 from innervision.cli.tables import table
-from innervision.cli.using import classifier_options, open_classifier, share
+from innervision.cli.using import (
+    bad_option,
+    classifier_options,
+    open_classifier,
+    share,
+    told_logits,
+    told_reading,
+)
 
 if TYPE_CHECKING:
-    from torch import Tensor
-
     from innervision.cli.seeing import Telling
     from innervision.learn.data import DataSet
     from innervision.learn.evaluate import Evaluation
@@ -43,13 +48,7 @@ _MANY = 20  # classes up to which each is told
     help="tell apart the accuracy of the mean over 2 (mirrored) or 6 views (shifted too)",
 )
 @click.option("--batch", type=click.IntRange(1), default=500, show_default=True, help="pictures at once")
-@click.option(
-    "--bad",
-    type=click.Choice(["refuse", "skip"]),
-    default="refuse",
-    show_default=True,
-    help="what to do about a file that cannot be read",
-)
+@bad_option()
 @click.option(
     "-o", "--output", type=click.Path(path_type=Path, file_okay=False), help="a folder for figures and a page"
 )
@@ -77,11 +76,13 @@ def evaluate(
     network, temperature = open_classifier(chosen)
     with telling(quiet=quiet, as_json=as_json) as told:
         found_data = read(network, data, part, bad, told)
-        logits = run(network, found_data, 1, batch, told)
+        logits = told_logits(network, found_data, 1, told, found_data.name, batch=batch)
         found = measure.evaluate(
             logits, found_data.labels, found_data.classes, temperature=temperature or 1.0
         )
-        apart = {} if views == "1" else {int(views): run(network, found_data, int(views), batch, told)}
+        apart: dict[int, Any] = {}
+        if (more := int(views)) > 1:
+            apart[more] = told_logits(network, found_data, more, told, found_data.name, batch=batch)
         if output is not None:
             facts = {"Part": part, "Weights": chosen["net"]}
             report.write(
@@ -102,7 +103,7 @@ def evaluate(
 
 
 def read(network: Network, source: str, part: Any, bad: Any, told: Telling) -> DataSet:
-    """Read a data set as a network takes it, telling how far it is and what its reader should know."""
+    """Read a data set as a network takes it."""
     from innervision.learn import data
 
     work = data.reading(
@@ -113,31 +114,7 @@ def read(network: Network, source: str, part: Any, bad: Any, told: Telling) -> D
         bad=bad,
         classes=network.classes or None,
     )
-    while True:
-        try:
-            step = next(work)
-        except StopIteration as end:
-            found: DataSet = end.value
-            break
-        if step.of:
-            told.step(step.done, step.of, step.text)
-    for note in (*found.notes, *(f"left out: {file}: {why}" for file, why in found.skipped)):
-        told.say(note)
-    return found
-
-
-def run(network: Network, data: DataSet, views: int, batch: int, told: Telling) -> Tensor:
-    """Return a network's logits on a data set, telling how far it is."""
-    import torch
-
-    from innervision.learn.evaluate import batches
-
-    parts: list[Tensor] = []
-    for part in batches(network, data, views=views, batch=batch):
-        parts.append(part)
-        text = f"{data.name}" if views == 1 else f"{data.name}, {views} views"
-        told.step(sum(map(len, parts)), len(data), text)
-    return torch.cat(parts)
+    return told_reading(work, told)
 
 
 def tell(name: str, found: Evaluation, better: dict[int, float], *, calibrated: bool) -> None:

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from innervision.cli.seeing import leave_card, telling, telling_options
+from innervision.cli.using import machine_options
 
 if TYPE_CHECKING:
     from innervision.learn.finder import Trial
@@ -27,16 +28,7 @@ if TYPE_CHECKING:
 @click.option("--from", "low", type=float, default=1e-6, show_default=True, help="the first rate")
 @click.option("--to", "high", type=float, default=10.0, show_default=True, help="the last rate")
 @click.option("--steps", type=click.IntRange(10), default=100, show_default=True, help="rates to try")
-@click.option("--seed", type=int, default=0, show_default=True, help="of all that is drawn")
-@click.option("--threads", type=click.IntRange(1, 1024), help="processor threads [default: torch's choice]")
-@click.option("--device", default="auto", show_default=True, help="cpu, cuda, cuda:1, mps …")
-@click.option(
-    "--bad",
-    type=click.Choice(["refuse", "skip"]),
-    default="refuse",
-    show_default=True,
-    help="what to do about a file that cannot be read",
-)
+@machine_options
 @click.option(
     "-o",
     "--output",

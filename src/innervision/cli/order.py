@@ -146,14 +146,18 @@ def describe(order: Order, read: tuple[Input, ...]) -> RunCard:
         inputs=read,
         output=order.output if order.output in ("", "-") else str(Path(order.output).absolute()),
         versions=versions(),
-        machine={
-            "processor": platform.processor() or platform.machine(),
-            "cores": os.cpu_count(),
-            "threads": order.recipe.threads or torch.get_num_threads(),
-            "device": str(device),
-            "precision": str(precision).removeprefix("torch."),
-        },
+        machine=machine(
+            threads=order.recipe.threads or torch.get_num_threads(),
+            device=device,
+            precision=str(precision).removeprefix("torch."),
+        ),
     )
+
+
+def machine(*, threads: int, device: object, **more: Any) -> dict[str, Any]:
+    """Return what a card says of the machine."""
+    processor, cores = platform.processor() or platform.machine(), os.cpu_count()
+    return {"processor": processor, "cores": cores, "threads": threads, "device": str(device), **more}
 
 
 def versions() -> dict[str, str]:

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from innervision.cli.seeing import telling, telling_options
-from innervision.cli.using import classifier_options, open_classifier
+from innervision.cli.using import bad_option, classifier_options, open_classifier
 
 if TYPE_CHECKING:
     from innervision.learn.predict import Prediction
@@ -27,13 +27,7 @@ if TYPE_CHECKING:
     help="take the mean over 2 (mirrored) or 6 views (shifted too)",
 )
 @click.option("--batch", type=click.IntRange(1), default=64, show_default=True, help="pictures at once")
-@click.option(
-    "--bad",
-    type=click.Choice(["refuse", "skip"]),
-    default="refuse",
-    show_default=True,
-    help="what to do about a picture that cannot be read",
-)
+@bad_option("a picture that cannot be read")
 @classifier_options(default=True)
 @telling_options
 @click.pass_context

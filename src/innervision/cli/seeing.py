@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import json
-import os
-import platform
 import shlex
 import sys
 import time
@@ -17,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from innervision.cli.options import Several
-from innervision.cli.order import versions
+from innervision.cli.order import machine, versions
 
 if TYPE_CHECKING:
     from rich.progress import Progress
@@ -165,7 +163,6 @@ def leave_card(
         sample = source.startswith("sample:")
         path = samples.path(source.removeprefix("sample:")) if sample else Path(source).absolute()
         inputs.append(Input(role, source if sample else str(path), sha256(path) if path.is_file() else ""))
-    device = str(chosen.get("device", "cpu"))
     card = RunCard(
         command=command,
         line=shlex.join(["innervision", *sys.argv[1:]]),
@@ -175,12 +172,7 @@ def leave_card(
         inputs=tuple(inputs),
         output=str(Path(output).absolute()),
         versions=versions(),
-        machine={
-            "processor": platform.processor() or platform.machine(),
-            "cores": os.cpu_count(),
-            "threads": torch.get_num_threads(),
-            "device": device,
-        },
+        machine=machine(threads=torch.get_num_threads(), device=chosen.get("device", "cpu")),
         status="done",
     )
     where = Path(output)

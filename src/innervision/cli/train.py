@@ -11,6 +11,7 @@ import click
 from click.core import ParameterSource
 
 from innervision.cli.seeing import telling, telling_options
+from innervision.cli.using import machine_options
 
 
 @click.command()
@@ -40,21 +41,12 @@ from innervision.cli.seeing import telling, telling_options
 @click.option(
     "--views", type=click.Choice(["1", "2", "6"]), help="views of a test picture, reported beside the plain"
 )
-@click.option("--seed", type=int, default=0, show_default=True, help="of all that is drawn")
 @click.option(
     "--precision",
     type=click.Choice(["auto", "float32", "bfloat16"]),
     help="auto is bfloat16 where the processor gains from it [default: the recipe's]",
 )
-@click.option("--threads", type=click.IntRange(1, 1024), help="processor threads [default: torch's choice]")
-@click.option("--device", default="auto", show_default=True, help="cpu, cuda, cuda:1, mps …")
-@click.option(
-    "--bad",
-    type=click.Choice(["refuse", "skip"]),
-    default="refuse",
-    show_default=True,
-    help="what to do about a file that cannot be read",
-)
+@machine_options
 @click.option(
     "-o",
     "--run",  # torchrun takes this form for its own

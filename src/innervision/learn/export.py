@@ -116,13 +116,7 @@ def export(
 def _copied(network: Network) -> Network:
     """Return a network that may be changed: on the CPU, in float32, in evaluation mode."""
     module = copy.deepcopy(network.module).requires_grad_(False).eval().to("cpu", torch.float32)
-    return Network(
-        module,
-        name=network.name,
-        preprocessing=network.preprocessing,
-        classes=network.classes,
-        input_size=network.input_size,
-    )
+    return network.around(module)
 
 
 def _check(network: Network, input: Input, example: Tensor, run: Run, path: Path) -> float | None:

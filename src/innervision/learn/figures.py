@@ -37,18 +37,14 @@ class Paper:
     lines: tuple[str, ...]
 
 
-def _hex(colour: tuple[int, int, int]) -> str:
-    return "#{:02x}{:02x}{:02x}".format(*colour)
-
-
 DARK = Paper(
-    *(_hex(colour) for colour in (sheets.PAPER, sheets.INK, sheets.FAINT)),
+    *(sheets.hexadecimal(colour) for colour in (sheets.PAPER, sheets.INK, sheets.FAINT)),
     good="#3f9bb5",
     bad="#e8804a",
     lines=("#7cc6dd", "#f0a377", "#b9b4e8", "#9fcf9a", "#e8a0bf"),
 )
 LIGHT = Paper(
-    *("#ffffff", _hex(sheets.DARK_INK), _hex(sheets.DARK_FAINT)),
+    *("#ffffff", sheets.hexadecimal(sheets.DARK_INK), sheets.hexadecimal(sheets.DARK_FAINT)),
     good="#1f7a94",
     bad="#c2551b",
     lines=("#1f7a94", "#c2551b", "#5b52b5", "#3f7d3a", "#a33b6b"),
@@ -88,7 +84,7 @@ def confusion(found: Evaluation, paper: Paper = DARK) -> Image.Image:
     axes.set(xlabel="predicted", ylabel="true")
     axes.tick_params(length=0)
     axes.spines[:].set_visible(False)
-    return _drawn(figure)
+    return sheets.drawn(figure)
 
 
 def per_class(found: Evaluation, paper: Paper = DARK, *, most: int = 50) -> Image.Image:
@@ -113,7 +109,7 @@ def per_class(found: Evaluation, paper: Paper = DARK, *, most: int = 50) -> Imag
     axes.set_xlabel(f"accuracy in %; all together {100 * found.accuracy:.2f} (dashed)")
     axes.set_xticks(range(0, 101, 20))
     axes.tick_params(axis="y", length=0)
-    return _drawn(figure)
+    return sheets.drawn(figure)
 
 
 def reliability(
@@ -151,7 +147,7 @@ def reliability(
             axes.set_ylabel("accuracy")
             below.set_ylabel("share")
             axes.legend(loc="upper left", frameon=False, fontsize=8, labelcolor=paper.ink)
-    return _drawn(figure)
+    return sheets.drawn(figure)
 
 
 def curves(
@@ -169,7 +165,7 @@ def curves(
         axes.set_title(group, fontsize=10, color=paper.ink)
         if len(lines) > 1:
             axes.legend(frameon=False, fontsize=8, labelcolor=paper.ink)
-    return _drawn(figure)
+    return sheets.drawn(figure)
 
 
 def series_of(events: Iterable[Mapping[str, Any]]) -> dict[str, dict[str, tuple[list[float], list[float]]]]:
@@ -224,9 +220,3 @@ def _figure(
             label.set_color(paper.ink)
             label.set_fontsize(9)
     return figure, made
-
-
-def _drawn(figure: Figure) -> Image.Image:
-    canvas: Any = figure.canvas
-    canvas.draw()
-    return Image.fromarray(np.asarray(canvas.buffer_rgba())).convert("RGB")

@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 
 from PIL import Image
 
-from innervision import machine
+from innervision import machine, sheets
 from innervision.core.fit import Epochs, fit
 from innervision.errors import Diverged, Invalid
 from innervision.learn.data import DataSet
@@ -125,16 +125,8 @@ def suggest(trials: Sequence[Trial]) -> Suggestion:
 
 def draw(trials: Sequence[Trial], found: Suggestion | None) -> Image.Image:
     """Draw the losses over the rates, and what is suggested."""
-    import numpy as np
-    from matplotlib.backends.backend_agg import FigureCanvasAgg  # not pyplot, which keeps global state
-    from matplotlib.figure import Figure
-
-    from innervision.sheets import FAINT, INK, PAPER
-
-    paper, ink, faint = (f"#{r:02x}{g:02x}{b:02x}" for r, g, b in (PAPER, INK, FAINT))
-    figure = Figure((5.6, 3.6), dpi=200, layout="constrained", facecolor=paper)
-    canvas = FigureCanvasAgg(figure)
-    axes = figure.add_subplot(facecolor=paper, xlabel="learning rate", ylabel="loss")
+    ink, faint = map(sheets.hexadecimal, (sheets.INK, sheets.FAINT))
+    figure, axes = sheets.plot((5.6, 3.6), "learning rate", "loss")
     rates = [trial.lr for trial in trials]
     axes.semilogx(rates, [trial.loss for trial in trials], color=faint, linewidth=0.8, label="a batch")
     axes.semilogx(rates, [trial.smooth for trial in trials], color="#8dd3c7", linewidth=2, label="smoothed")
@@ -147,10 +139,4 @@ def draw(trials: Sequence[Trial], found: Suggestion | None) -> Image.Image:
     first = trials[0].smooth
     axes.set_ylim(low - 0.1 * (first - low) - 1e-3, first + 0.6 * (first - low) + 1e-3)
     axes.legend(loc="lower left", frameon=False, fontsize=8, labelcolor=ink)
-    axes.tick_params(which="both", colors=faint, labelcolor=ink)
-    axes.spines[:].set_color(faint)
-    axes.spines[["top", "right"]].set_visible(False)
-    for label in (axes.xaxis.label, axes.yaxis.label):
-        label.set_color(ink)
-    canvas.draw()
-    return Image.fromarray(np.asarray(canvas.buffer_rgba())).convert("RGB")
+    return sheets.drawn(figure)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import csv
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from types import MappingProxyType
 from typing import Literal
@@ -225,12 +225,3 @@ def _table(path: Path, part: str, classes: Sequence[str] | None) -> Listing:
     )
     notes = (f"no pictures of {', '.join(empty)}",) if empty else ()
     return Listing(path.stem, path.parent, tuple(files), tuple(labels), names, tuple(bad), notes)
-
-
-def without(found: Listing, rows: Sequence[int]) -> Listing:
-    """Return a listing without the files of these numbers."""
-    out = set(rows)
-    keep = [n for n in range(len(found.files)) if n not in out]
-    return replace(
-        found, files=tuple(found.files[n] for n in keep), labels=tuple(found.labels[n] for n in keep)
-    )

@@ -156,7 +156,7 @@ class Training:
         if isinstance(self.recipe.average, Ema):
             assert self._averaging is not None
             self._averaging.fill(self._shown)
-        return self._as_network(self._shown)
+        return self._network.around(self._shown)
 
     @property
     def kept(self) -> Network:
@@ -164,7 +164,7 @@ class Training:
         module = copy.deepcopy(self.network.module).eval()
         if self.recipe.keep == "best" and self._best_values:
             module.load_state_dict(self._best_values)
-        return self._as_network(module)
+        return self._network.around(module)
 
     def evaluate(self, data: DataSet) -> Score:
         """Return how the network does on a data set, in the precision of the training."""
@@ -280,16 +280,6 @@ class Training:
         for module in self.module.modules():
             if isinstance(module, nn.modules.batchnorm._BatchNorm) and module.momentum is not None:
                 module.momentum = 1 - (1 - module.momentum) ** (1 / parts)
-
-    def _as_network(self, module: nn.Module) -> Network:
-        made = self._network
-        return Network(
-            module,
-            name=made.name,
-            preprocessing=made.preprocessing,
-            classes=made.classes,
-            input_size=made.input_size,
-        )
 
 
 class _Shares:

@@ -15,11 +15,12 @@ from innervision.record.events import (
     draw_curve,
     draw_sheet,
     frame_event,
+    keep_events,
     read_events,
     snapshot_event,
     snapshot_label,
 )
-from innervision.record.run import STDIN, Run, Work, in_use, new_folder, open_run, resume_run
+from innervision.record.run import STDIN, Run, Work, in_use, new_folder, open_run, resume_run, take
 
 __all__ = [
     "RUNS",
@@ -33,6 +34,7 @@ __all__ = [
     "draw_sheet",
     "frame_event",
     "in_use",
+    "keep_events",
     "list_runs",
     "new_folder",
     "open_run",
@@ -41,4 +43,5 @@ __all__ = [
     "resume_run",
     "snapshot_event",
     "snapshot_label",
+    "take",
 ]

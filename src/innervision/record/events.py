@@ -28,6 +28,13 @@ def read_events(folder: Path | str) -> list[dict[str, Any]]:
     return events
 
 
+def keep_events(folder: Path | str, count: int) -> None:
+    """Forget a run's events after this count, and a last line that a crash has cut."""
+    kept = [event for event in read_events(folder) if event["count"] <= count]
+    with atomic(Path(folder) / "events.jsonl") as draft:
+        draft.write_text("".join(json.dumps(event) + "\n" for event in kept), encoding="utf-8")
+
+
 def frame_event(frame: Frame, seconds: float) -> dict[str, Any]:
     """Return a frame as an event."""
     return {

@@ -21,7 +21,14 @@ from innervision.core import Frame
 from innervision.errors import RunUnusable
 from innervision.files import atomic, claim, disk
 from innervision.record.card import RUNS, Result, RunCard, read_card, write_card
-from innervision.record.events import draw_curve, draw_sheet, frame_event, read_events, snapshot_event
+from innervision.record.events import (
+    draw_curve,
+    draw_sheet,
+    frame_event,
+    keep_events,
+    read_events,
+    snapshot_event,
+)
 
 STDIN = "stdin"
 """The file in a run's folder that keeps the picture which came by standard input."""
@@ -148,7 +155,7 @@ def new_folder(command: str, parent: Path = RUNS) -> Path:
 def open_run(folder: Path | str, card: RunCard) -> Run:
     """Make a run folder and claim it; RunUnusable if another process is at it, or it holds a run."""
     folder = Path(folder)
-    lock = _take(folder)
+    lock = take(folder)
     if (folder / "run.json").exists():
         lock.close()
         raise RunUnusable(
@@ -167,7 +174,7 @@ def resume_run(folder: Path | str, card: RunCard) -> tuple[Run, dict[str, Any]]:
     """
     folder = Path(folder)
     before = read_card(folder)
-    lock = _take(folder)
+    lock = take(folder)
     try:
         path = folder / "checkpoint.pt"
         if before.status == "done":
@@ -183,9 +190,7 @@ def resume_run(folder: Path | str, card: RunCard) -> tuple[Run, dict[str, Any]]:
             seconds, count, work = float(saved["seconds"]), int(saved["count"]), saved["work"]
         except Exception as error:  # torch.load raises almost anything for a damaged file
             raise RunUnusable(f"'{path}' is damaged ({type(error).__name__}): start the run anew") from error
-        kept = [event for event in read_events(folder) if event["count"] <= count]
-        with atomic(folder / "events.jsonl") as draft:
-            draft.write_text("".join(json.dumps(event) + "\n" for event in kept), encoding="utf-8")
+        keep_events(folder, count)
     except BaseException:
         lock.close()
         raise
@@ -193,7 +198,7 @@ def resume_run(folder: Path | str, card: RunCard) -> tuple[Run, dict[str, Any]]:
     return Run(folder, card, lock, seconds, count), work
 
 
-def _take(folder: Path) -> IO[bytes]:
+def take(folder: Path) -> IO[bytes]:
     """Return the folder's lock, which the system lets go of when this process ends."""
     try:
         folder.mkdir(parents=True, exist_ok=True)

@@ -152,13 +152,7 @@ def randomised(
         raise Invalid(f"the map of {target} is 0 everywhere: there is nothing to compare")
     with torch.inference_mode(False):  # whose tensors take no gradient
         module = copy.deepcopy(network.module)
-    other = Network(
-        module,
-        name=network.name,
-        preprocessing=network.preprocessing,
-        classes=network.classes,
-        input_size=network.input_size,
-    )
+    other = network.around(module)
     layers = _layers_from_the_top(other, image, target)
     learned = dict(network.module.named_modules())
     generator = torch.Generator().manual_seed(seed)
