@@ -3,14 +3,22 @@ PYTHON ?= python3
 BIN := .venv/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check install --quiet -c constraints.txt
 
-.PHONY: demo test docs bench clean
+.PHONY: demo studio test docs bench clean
 demo: .venv/.installed
 	$(BIN)/innervision demo -o out/demo
 
-test: .venv/.test
+# The studio's pages are built with Node; without it the studio's server still answers, and says so.
+PAGES := src/innervision/studio/static/index.html
+NPM := $(shell command -v npm)
+
+studio: .venv/.studio $(PAGES)
+	$(BIN)/innervision studio
+
+test: .venv/.test $(PAGES)
 	$(BIN)/ruff check
 	$(BIN)/ruff format --check
 	$(BIN)/basedpyright --pythonpath $(BIN)/python
+	$(if $(NPM),cd web && npm run --silent check && npm test --silent)
 	$(BIN)/pytest
 
 docs: .venv/.docs
@@ -20,7 +28,15 @@ bench: .venv/.installed
 	$(BIN)/python benchmarks/stylize.py --python $(BIN)/python
 
 clean:
-	rm -rf .venv out build dist site .pytest_cache .ruff_cache
+	rm -rf .venv out build dist site .pytest_cache .ruff_cache web/node_modules src/innervision/studio/static
+
+$(PAGES): web/package-lock.json web/vite.config.ts web/index.html $(shell find web/src web/public -type f)
+ifeq ($(NPM),)
+	@echo "The studio's pages are built with Node 20.19 or later, which is not here: its API answers without them."
+else
+	cd web && npm ci --no-audit --no-fund --loglevel=error && npm run --silent build
+	@touch $@
+endif
 
 .venv/.made:
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
@@ -35,6 +51,10 @@ clean:
 
 .venv/.test: .venv/.installed
 	$(PIP) -e '.[test]'
+	@touch $@
+
+.venv/.studio: .venv/.installed
+	$(PIP) -e '.[studio]'
 	@touch $@
 
 .venv/.docs: .venv/.installed
