@@ -34,6 +34,7 @@ COMMANDS: Mapping[str, tuple[str, str]] = MappingProxyType(
         "evaluate": ("innervision.cli.evaluate:evaluate", "Measure a trained network on a data set."),
         "predict": ("innervision.cli.predict:predict", "Tell what a trained network takes pictures for."),
         "export": ("innervision.cli.export:export", "Write a trained network as ONNX or TorchScript."),
+        "studio": ("innervision.cli.studio:studio", "Look, learn and paint in the browser, live."),
         "data": ("innervision.cli.data:data", "List, fetch or look into data sets."),
         "nets": ("innervision.cli.tables:nets", "List the networks and where their weights are."),
         "weights": ("innervision.cli.tables:weights", "List, fetch or look into weights files."),
