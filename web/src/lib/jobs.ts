@@ -7,18 +7,32 @@ export type Values = Record<string, Value>;
 export interface Option {
   name: string;
   kind: Kind;
-  default?: Value;
+  default?: unknown;
   choices?: string[] | null;
   help?: string;
   multiple?: boolean;
   group?: string | null;
   required?: boolean;
+  min?: number | null;
+  max?: number | null;
+  /** What is named: "network", "data", "layers" …; "picture" where a choice can be a picture too. */
+  of?: string;
+}
+
+/** A named set of values, of the option `preset` or `recipe`. */
+export interface Preset {
+  name: string;
+  text: string;
+  values: Record<string, unknown>;
 }
 
 export interface Command {
   name: string;
   text: string;
+  help?: string;
+  groups?: string[];
   options: Option[];
+  presets?: Preset[];
 }
 
 export type State = "queued" | "running" | "done" | "failed" | "stopped" | "interrupted";
@@ -42,6 +56,14 @@ export interface Job {
   card?: Record<string, any> | null;
   files?: JobFile[];
   resumable?: boolean;
+  /** How it can be resumed: on from where it was, or anew. */
+  resume?: "on" | "anew" | "";
+  /** Whether the studio began it; a run of the command line is not the studio's to delete. */
+  own?: boolean;
+  /** Jobs before it in the queue. */
+  ahead?: number | null;
+  ended?: string | null;
+  result?: Record<string, any> | null;
 }
 
 /** What a `step` event holds: how far the work is, and any number of terms. */
@@ -54,8 +76,8 @@ export interface Step {
 
 /** Options that are the server's business, whichever command has them. */
 const SERVERS = new Set([
-  "output", "folder", "run", "no_run", "no-run", "resume", "dry_run", "dry-run", "quiet", "json", "as_json",
-  "help", "version", "checkpoints", "cadence", "checkpoint-every", "max_pixels", "max-pixels", "tensorboard",
+  "output", "folder", "run", "no_run", "resume", "dry_run", "quiet", "json", "as_json", "help", "version",
+  "checkpoints", "cadence", "checkpoint_every", "max_pixels", "tensorboard",
 ]);
 
 /** A name as the page writes it: `style_layer_weights` and `style-layer-weights` are one. */
@@ -70,20 +92,28 @@ export interface Arranged {
   groups: { name: string; options: Option[] }[];
 }
 
-/** Set a command's options out: those named first, the rest under their groups, the server's own left out. */
-export function arrange(command: Command, first: readonly string[], elsewhere: readonly string[] = []): Arranged {
-  const known = new Map(command.options.map((option) => [plain(option.name), option]));
+const FIRST = "First";
+
+/** Set a command's options out: the first ones, the rest under their groups, those shown elsewhere left out. */
+export function arrange(command: Command, elsewhere: readonly string[] = [], first?: readonly string[]): Arranged {
   const away = new Set(elsewhere.map(plain));
-  const chosen = first.map(plain).filter((name) => known.has(name) && !away.has(name));
-  const groups = new Map<string, Option[]>();
-  for (const [name, option] of known) {
-    if (chosen.includes(name) || away.has(name) || SERVERS.has(name)) continue;
-    const group = option.group || "";
+  const wanted = first?.map(plain);
+  const leading: Option[] = [];
+  const groups = new Map<string, Option[]>((command.groups ?? []).map((name) => [name, []]));
+  for (const option of command.options) {
+    const name = plain(option.name);
+    if (away.has(name) || SERVERS.has(name)) continue;
+    if (wanted ? wanted.includes(name) : option.group === FIRST) {
+      leading.push(option);
+      continue;
+    }
+    const group = option.group && option.group !== FIRST ? option.group : "More";
     groups.set(group, [...(groups.get(group) ?? []), option]);
   }
+  if (wanted) leading.sort((a, b) => wanted.indexOf(plain(a.name)) - wanted.indexOf(plain(b.name)));
   return {
-    first: chosen.map((name) => known.get(name)!),
-    groups: [...groups].map(([name, options]) => ({ name, options })),
+    first: leading,
+    groups: [...groups].filter(([, options]) => options.length).map(([name, options]) => ({ name, options })),
   };
 }
 
@@ -96,50 +126,90 @@ export function defaults(command: Command): Values {
   return Object.fromEntries(command.options.map((option) => [option.name, usual(option)]));
 }
 
-export function usual(option: Option): Value {
-  if (option.default !== undefined && option.default !== null) return option.default;
+/** The preset that a form has chosen, or its default. */
+export function preset(command: Command, values: Values): Preset | undefined {
+  const option = find(command, "preset") ?? find(command, "recipe");
+  const name = option && (values[option.name] ?? option.default);
+  return command.presets?.find((each) => each.name === name);
+}
+
+/** An option's value where none is given: the preset's, or its default. */
+export function usual(option: Option, chosen?: Preset): Value {
+  const own = chosen?.values[plain(option.name)] ?? option.default;
+  if (own !== undefined && own !== null) return own as Value;
   if (option.kind === "pictures" || option.multiple) return [];
   if (option.kind === "bool") return false;
   return null;
 }
 
-const same = (a: Value, b: Value): boolean => JSON.stringify(a ?? null) === JSON.stringify(b ?? null);
+const same = (a: Value, b: Value): boolean => a === b || JSON.stringify(a ?? null) === JSON.stringify(b ?? null);
 const empty = (value: Value | undefined): boolean =>
   value === undefined || value === null || value === "" || (Array.isArray(value) && value.length === 0);
 
-/** What of a form is sent: only what differs from its default, so that a preset's own choices hold. */
+/** Whether a field holds anything but what stands there anyway. */
+export function differs(option: Option, value: Value | undefined, chosen?: Preset): boolean {
+  if (empty(value)) return false;
+  return !same(read(option, value!), usual(option, chosen));
+}
+
+/** What of a form is sent: only what differs from what would hold anyway, and what is needed. */
 export function changed(command: Command, values: Values): Values {
+  const chosen = preset(command, values);
   const sent: Values = {};
   for (const option of command.options) {
     const value = values[option.name];
-    if (empty(value) && option.kind !== "bool") continue;
-    if (!option.required && same(value!, usual(option))) continue;
-    sent[option.name] = read(option, value!);
+    if (empty(value)) continue;
+    if (option.required || differs(option, value, chosen)) sent[option.name] = read(option, value!);
   }
   return sent;
+}
+
+/** Choose another preset: what was filled in by hand stays, what was the old preset's gives way. */
+export function rechosen(command: Command, values: Values, option: Option, name: Value): Values {
+  const before = preset(command, values);
+  const next: Values = { ...values, [option.name]: name };
+  const after = preset(command, next);
+  for (const each of command.options) {
+    if (each.name === option.name) continue;
+    if (!differs(each, values[each.name], before)) next[each.name] = usual(each, after);
+  }
+  return next;
 }
 
 /** A field's text as the value it stands for. */
 export function read(option: Option, value: Value): Value {
   if (typeof value !== "string") return value;
-  if (option.kind === "int" || option.kind === "float") return Number(value);
-  if (option.multiple) return value.split("\n").map((line) => line.trim()).filter(Boolean);
-  return value.trim();
+  const text = value.trim();
+  if (option.kind === "int" || option.kind === "float") {
+    return option.choices?.includes(text) || text === "" || Number.isNaN(Number(text)) ? text : Number(text);
+  }
+  if (option.multiple) return text.split("\n").map((line) => line.trim()).filter(Boolean);
+  return text;
 }
 
-export type Fault = "number" | "whole" | "needed" | "choice" | null;
+export type Fault = { kind: "number" | "whole" | "needed" | "choice" } | { kind: "least" | "most"; bound: number } | null;
 
 /** What is wrong with a field, or null. */
 export function fault(option: Option, value: Value | undefined): Fault {
-  if (empty(value)) return option.required ? "needed" : null;
+  if (empty(value)) return option.required ? { kind: "needed" } : null;
   if (option.kind === "int" || option.kind === "float") {
-    const number = Number(value);
-    if (!Number.isFinite(number)) return "number";
-    if (option.kind === "int" && !Number.isInteger(number)) return "whole";
+    const number = read(option, value!);
+    if (typeof number === "string" && option.choices?.includes(number)) return null;
+    if (typeof number !== "number" || !Number.isFinite(number)) return { kind: "number" };
+    if (option.kind === "int" && !Number.isInteger(number)) return { kind: "whole" };
+    if (option.min !== null && option.min !== undefined && number < option.min) return { kind: "least", bound: option.min };
+    if (option.max !== null && option.max !== undefined && number > option.max) return { kind: "most", bound: option.max };
   }
-  if (option.kind === "choice" && option.choices && !option.choices.includes(String(value))) return "choice";
+  const free = option.of === "picture"; // one of the studio's pictures, too
+  if (option.kind === "choice" && !free && option.choices?.length && !option.choices.includes(String(value))) {
+    return { kind: "choice" };
+  }
   return null;
 }
+
+/** The first thing wrong with a form. */
+export const faults = (command: Command, values: Values): Option[] =>
+  command.options.filter((option) => fault(option, values[option.name]));
 
 /** A person's words for an option: `style_weight` is "Style weight". */
 export function words(name: string): string {
@@ -147,7 +217,7 @@ export function words(name: string): string {
   return spaced.charAt(0).toUpperCase() + spaced.slice(1);
 }
 
-const NOT_TERMS = new Set(["step", "of", "seconds", "stage", "count", "steps", "octave", "epoch", "lr", "size"]);
+const NOT_TERMS = new Set("step of seconds stage count steps octave epoch size position".split(" "));
 
 /** The terms of a step: every number in it that is not its place. */
 export function terms(step: Step): Record<string, number> {
@@ -178,24 +248,32 @@ export function gathered(found: Record<string, number>): Record<string, number> 
 const PICTURE = /\.(png|jpe?g|webp|gif)$/i;
 /** Figures that are drawn of a run, not its picture. */
 const FIGURES = /(^|\/)(sheet|curve|curves|confusion|per_class|reliability|mistakes|filters)\.png$/;
-const SNAPSHOT = /(^|\/)(snapshots|frames|preview)\//;
 
-export const pictured = (file: JobFile): boolean => file.kind === "image" || file.kind === "picture" || PICTURE.test(file.name);
+export const pictured = (file: JobFile): boolean => PICTURE.test(file.name);
+const preview = (file: JobFile): boolean => file.kind === "preview" || /^(snapshots|preview)\//.test(file.name);
+const input = (file: JobFile): boolean => file.kind === "input" || /^inputs\//.test(file.name);
 
-/** The picture that a run is for: its output, or else the last it has made. */
-export function result(files: readonly JobFile[], output?: string | null): JobFile | undefined {
-  const pictures = files.filter((file) => pictured(file) && !FIGURES.test(file.name));
-  const name = output?.split(/[\\/]/).pop();
+/** The picture that a run is for: its result, or else the last that it has made. */
+export function result(files: readonly JobFile[]): JobFile | undefined {
+  const pictures = files.filter((file) => pictured(file) && !input(file));
   return (
-    pictures.find((file) => name && file.name.split("/").pop() === name && !SNAPSHOT.test(file.name)) ??
-    pictures.filter((file) => !SNAPSHOT.test(file.name)).at(-1)
+    pictures.filter((file) => file.kind === "result").at(-1) ??
+    pictures.filter((file) => !FIGURES.test(file.name) && !preview(file)).at(-1) ??
+    pictures.filter(preview).at(-1)
   );
 }
+
+/** The pictures of a film, in their order. */
+export const film = (files: readonly JobFile[]): JobFile[] =>
+  files.filter((file) => pictured(file) && /^film\//.test(file.name)).sort((a, b) => (a.name < b.name ? -1 : 1));
+
+/** The pictures that a run has read. */
+export const inputs = (files: readonly JobFile[]): JobFile[] => files.filter((file) => pictured(file) && input(file));
 
 /** The snapshots of a run in the order of their numbers. */
 export function snapshots(files: readonly JobFile[]): { step: number; file: JobFile }[] {
   return files
-    .filter((file) => pictured(file) && SNAPSHOT.test(file.name))
+    .filter((file) => pictured(file) && preview(file))
     .map((file) => ({ step: Number(/(\d+)\.\w+$/.exec(file.name)?.[1] ?? 0), file }))
     .sort((a, b) => a.step - b.step);
 }

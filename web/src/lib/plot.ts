@@ -106,7 +106,7 @@ function logTicks(from: number, to: number, most: number): number[] {
 }
 
 /** A number as short as it can be told. */
-export function short(value: number): string {
+export function tick(value: number): string {
   if (!Number.isFinite(value)) return "–";
   const size = Math.abs(value);
   if (value === 0) return "0";

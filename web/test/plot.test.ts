@@ -1,5 +1,5 @@
 import { describe, expect, it } from "vitest";
-import { nearest, path, scale, short, smooth, thin, ticks, type Point } from "./plot";
+import { nearest, path, scale, tick, smooth, thin, ticks, type Point } from "../src/lib/plot";
 
 describe("a curve", () => {
   it("keeps its peaks, its order and its end with few points", () => {
@@ -45,6 +45,6 @@ describe("a scale", () => {
   });
 });
 
-describe("a number", () => {
-  it("is short", () => expect([0, 0.00002, 0.01234, 3.14159, 12345, 2.5e7].map(short)).toEqual(["0", "2e-5", "0.0123", "3.14", "12 345", "2.5e7"]));
+describe("a tick", () => {
+  it("is short", () => expect([0, 0.00002, 0.01234, 3.14159, 12345, 2.5e7].map(tick)).toEqual(["0", "2e-5", "0.0123", "3.14", "12 345", "2.5e7"]));
 });

@@ -1,0 +1,115 @@
+import { afterEach, beforeEach, describe, expect, it, vi } from "vitest";
+
+import type { Layer, Picture } from "../src/lib/api";
+import { Pane, kinds } from "../src/pages/look/pane.svelte";
+
+const layer = (name: string, kind: string, parameters = 0, inputs: string[] = []): Layer => ({
+  name,
+  kind,
+  parameters,
+  inputs,
+  shape: [2, 1, 1],
+  field: 3,
+  stride: 1,
+});
+const LAYERS = [
+  layer("conv1", "Conv2d", 10),
+  layer("bn1", "BatchNorm2d", 4, ["conv1"]),
+  layer("relu1", "ReLU", 0, ["bn1"]),
+  layer("fc", "Linear", 8, ["relu1"]),
+];
+const picture: Picture = { id: "p", name: "p", width: 2, height: 2 };
+
+let asked: string[];
+let slow: Promise<void> | null;
+
+beforeEach(() => {
+  asked = [];
+  slow = null;
+  let looks = 0;
+  vi.stubGlobal("fetch", async (url: string, init: RequestInit = {}) => {
+    asked.push(url);
+    if (url === "/api/networks/net") {
+      return Response.json({ id: "net", name: "net", input_size: 8, classes: [], layers: LAYERS });
+    }
+    if (url === "/api/look") {
+      if (slow) await slow;
+      if (init.signal?.aborted) throw new DOMException("", "AbortError");
+      const seen = { kind: "", channels: 2, h: 1, w: 1, lo: [0, 0], hi: [1, 1], mean: [0, 0], dead: 0, etag: "" };
+      const layers = LAYERS.map(({ name }) => ({ ...seen, name }));
+      return Response.json({ key: `k${++looks}`, seconds: 0, predictions: [{ label: "cat", p: 1 }], layers });
+    }
+    return new Response(new Uint8Array(2), { headers: { "X-Shape": "2,1,1" } });
+  });
+});
+afterEach(() => vi.unstubAllGlobals());
+
+const sprites = () => asked.filter((url) => url.includes("cell="));
+
+describe("a pane", () => {
+  it("asks for each layer in sight once, however often it is chosen", async () => {
+    const pane = new Pane();
+    await pane.open("net");
+    for (const name of pane.layers) pane.want(name);
+    await pane.see(picture);
+    pane.select("fc");
+    pane.select("conv1");
+    pane.want("fc");
+    expect(sprites()).toHaveLength(4);
+    expect(new Set(sprites()).size).toBe(4);
+    expect(pane.seen.get("fc")?.key).toBe("k1");
+    expect(pane.predictions[0]?.label).toBe("cat");
+  });
+
+  it("asks for no layer out of sight", async () => {
+    const pane = new Pane();
+    await pane.open("net");
+    pane.want("conv1");
+    await pane.see(picture);
+    expect(sprites().filter((url) => url.includes("/fc?"))).toHaveLength(0);
+  });
+
+  it("drops the answer to a picture that another has replaced", async () => {
+    const pane = new Pane();
+    await pane.open("net");
+    let go = () => {};
+    slow = new Promise((resolve) => (go = resolve));
+    const first = pane.see(picture);
+    slow = null;
+    await pane.see({ ...picture, id: "q" });
+    go();
+    await first;
+    expect(pane.picture?.id).toBe("q");
+    expect(pane.look?.key).toBe("k1");
+    expect(pane.error).toBe("");
+    expect(pane.busy).toBe(false);
+  });
+
+  it("frozen, keeps what it saw while the other goes on", async () => {
+    const pane = new Pane();
+    await pane.open("net");
+    pane.want("conv1");
+    await pane.see(picture);
+    const kept = new Pane(pane);
+    await pane.see({ ...picture, id: "q" });
+    expect(kept.seen.get("conv1")?.key).toBe("k1");
+    expect(pane.seen.get("conv1")?.key).toBe("k2");
+  });
+
+  it("tells what the server refused", async () => {
+    const pane = new Pane();
+    await pane.open("net");
+    vi.stubGlobal("fetch", async () => Response.json({ detail: "too large" }, { status: 400 }));
+    await pane.see(picture);
+    expect(pane.error).toBe("too large");
+    expect(pane.busy).toBe(false);
+  });
+});
+
+describe("kinds", () => {
+  it("tells nonlinearities and weights apart; none would be all", () => {
+    expect([...kinds(LAYERS, "rectified")]).toEqual(["relu1"]);
+    expect([...kinds(LAYERS, "weighted")]).toEqual(["conv1", "fc"]);
+    expect(kinds([layer("a", "Odd")], "rectified").size).toBe(1);
+  });
+});
