@@ -133,7 +133,7 @@ def top_images(
     number = batch_size or most_at_once(source.size)
     key = {
         "network": network.name,
-        "weights": _digest(network),
+        "weights": digest(network),
         "precision": str(network.dtype).removeprefix("torch."),
         "layers": list(names),
         "pictures": source.digest(),
@@ -161,7 +161,7 @@ def most_at_once(size: tuple[int, int]) -> int:
     return max(1, min(64, 64 * 64 * 64 // (size[0] * size[1])))
 
 
-def _digest(network: Network) -> str:
+def digest(network: Network) -> str:
     """Return a checksum of the weights, of the layers, and of what is done to a picture before them."""
     seen = hashlib.sha256(f"{network.preprocessing}{network.module}".encode())
     for name, value in network.module.state_dict().items():
