@@ -1,0 +1,117 @@
+"""A studio that runs, and a real Chromium to look at it; both where they are at hand."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import textwrap
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+ROOT = Path(__file__).parents[2]
+STATIC = ROOT / "src/innervision/studio/static/index.html"
+CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
+FLAGS = ("--no-sandbox", "--disable-dev-shm-usage", "--disable-gpu", "--disable-background-networking")
+CAMERA = ("--use-fake-device-for-media-stream", "--use-fake-ui-for-media-stream")
+
+GUEST = '''
+"""A small network of two branches and a shortcut; its weights are drawn from a seed."""
+import torch
+from torch import nn
+
+class Block(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.left, self.right = nn.Conv2d(8, 8, 1), nn.Conv2d(8, 8, 5, padding=2)
+        self.bend = nn.ReLU()
+    def forward(self, x):
+        return self.bend(self.left(x) + self.right(x) + x)
+
+class Guest(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.stem, self.act, self.pool = nn.Conv2d(3, 8, 3, padding=1), nn.ReLU(), nn.MaxPool2d(2)
+        self.block, self.mean, self.fc = Block(), nn.AdaptiveAvgPool2d(1), nn.Linear(8, 4)
+    def forward(self, x):
+        x = self.block(self.pool(self.act(self.stem(x))))
+        return self.fc(self.mean(x).flatten(1))
+
+def build():
+    torch.manual_seed(0)
+    return Guest()
+'''
+
+
+@pytest.fixture(scope="session")
+def guest(tmp_path_factory: pytest.TempPathFactory) -> str:
+    """A network of one's own, as --net takes it."""
+    file = tmp_path_factory.mktemp("guest") / "guest.py"
+    file.write_text(textwrap.dedent(GUEST))
+    return f"{file}:build"
+
+
+@pytest.fixture(scope="session")
+def address(guest: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    """The address of a studio of the guest alone, in a process of its own."""
+    if not STATIC.is_file():
+        pytest.skip("the studio's pages are not built: make studio")
+    runs = tmp_path_factory.mktemp("runs")
+    command = [sys.executable, "-m", "innervision", "studio", "--port", "0", "--no-browser", "--net", guest]
+    process = subprocess.Popen(
+        [*command, "--runs", str(runs), "--threads", "1"],
+        stdout=subprocess.PIPE,
+        text=True,
+        env=os.environ | {"PYTHONUNBUFFERED": "1", "OMP_NUM_THREADS": "1"},
+    )
+    try:
+        assert process.stdout is not None
+        line = process.stdout.readline()
+        assert "http://" in line, f"the studio did not start: {line!r}"
+        yield line.split()[2]
+    finally:
+        process.send_signal(signal.SIGINT)
+        try:
+            process.wait(10)
+        except subprocess.TimeoutExpired:
+            process.kill()
+            process.wait()
+        if process.stdout is not None:
+            process.stdout.close()
+
+
+@pytest.fixture(scope="session")
+def chromium() -> Iterator[Any]:
+    """A headless Chromium with a camera that shows a test picture."""
+    sync_api = pytest.importorskip("playwright.sync_api")
+    if CHROMIUM is None:
+        pytest.skip("no Chromium on this machine")
+    with sync_api.sync_playwright() as playwright:
+        browser = playwright.chromium.launch(executable_path=CHROMIUM, args=[*FLAGS, *CAMERA])
+        yield browser
+        browser.close()
+
+
+@pytest.fixture
+def page(chromium: Any) -> Iterator[Any]:
+    """A fresh page; whatever it says to the console as an error fails the test."""
+    context = chromium.new_context(viewport={"width": 1440, "height": 900}, locale="en-GB")
+    context.set_default_timeout(20_000)
+    page = context.new_page()
+    said: list[str] = []
+
+    def hear(message: Any) -> None:
+        refused = "Failed to load resource" in message.text and "/api/" in message.location["url"]
+        if message.type == "error" and not refused:  # what the server refuses, the page itself tells
+            said.append(message.text)
+
+    page.on("console", hear)
+    page.on("pageerror", lambda error: said.append(str(error)))
+    yield page
+    context.close()
+    assert not said, said

@@ -1,0 +1,165 @@
+"""The Look page in a real Chromium: a newcomer's path, keys, camera, two sides, small screens, axe."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+from PIL import Image
+
+ROOT = Path(__file__).parents[2]
+AXE = ROOT / "web/node_modules/axe-core/axe.min.js"
+SAMPLES = ROOT / "src/innervision/samples"
+
+
+def opened(page: Any, address: str, rest: str = "#/look") -> Any:
+    page.goto(address + rest)
+    page.wait_for_selector(".sheet canvas[data-layer]")
+    return page
+
+
+def chosen(page: Any) -> str:
+    return page.get_attribute("[role=tab][aria-selected=true]", "data-layer")
+
+
+def ink(page: Any, selector: str) -> float:
+    """The share of a canvas's pixels that are drawn and not dark."""
+    return page.evaluate(
+        """(selector) => {
+            const canvas = document.querySelector(selector);
+            const { data } = canvas.getContext('2d').getImageData(0, 0, canvas.width, canvas.height);
+            let lit = 0;
+            for (let i = 0; i < data.length; i += 4) lit += data[i] > 60 && data[i + 3] > 0;
+            return lit / (data.length / 4);
+        }""",
+        selector,
+    )
+
+
+def test_a_newcomer_drops_a_picture_and_follows_it_to_a_unit(page: Any, address: str, tmp_path: Path) -> None:
+    mine = tmp_path / "小图.png"
+    Image.new("RGB", (48, 32), (200, 60, 30)).save(mine)
+    opened(page, address)
+    asked: list[str] = []
+    page.on("request", lambda request: asked.append(request.url) if "cell=" in request.url else None)
+    page.set_input_files("input[type=file]", mine)
+    page.wait_for_selector("button[aria-label='小图.png'][aria-pressed=true]")
+    key = page.evaluate_handle("document.querySelector('[role=tab] canvas').dataset.key")
+    assert key
+    page.click("[role=tab][data-layer='block.right']")
+    page.wait_for_selector(".sheet canvas[data-layer='block.right']")
+    assert ink(page, ".sheet canvas") > 0.02
+    page.wait_for_load_state("networkidle")
+    assert len(asked) == len(set(asked)), "a layer was asked for twice"
+
+    page.locator(".sheet .list").hover(position={"x": 20, "y": 20})
+    assert "channel" in page.inner_text(".read")
+    assert page.locator(".picture .box").count() == 1
+    page.locator(".sheet .list").click(position={"x": 20, "y": 20})
+    page.wait_for_selector(".detail canvas[data-exact=true]")
+    link = page.get_attribute(".detail a", "href")
+    assert link is not None and link.startswith("#/unit/")
+    assert "/block.right/" in link
+    assert "layer=block.right" in page.url  # the address tells where one is
+
+
+def test_branches_are_drawn_as_the_module_has_them(page: Any, address: str) -> None:
+    opened(page, address)
+    names = page.evaluate("[...document.querySelectorAll('[role=tab]')].map((tab) => tab.dataset.layer)")
+    assert {"block.left", "block.right", "fc"} <= set(names)
+    tops = {
+        name: page.locator(f"[role=tab][data-layer='{name}']").bounding_box()["y"]
+        for name in ("block.left", "block.right")
+    }
+    assert tops["block.left"] != tops["block.right"]
+
+
+def test_keys_move_and_change_what_is_shown(page: Any, address: str) -> None:
+    opened(page, address)
+    first = chosen(page)
+    page.keyboard.press("]")
+    assert chosen(page) != first
+    page.keyboard.press("[")
+    assert chosen(page) == first
+    page.keyboard.press("ArrowRight")
+    page.keyboard.press("ArrowRight")
+    assert page.locator("[role=option]").get_attribute("aria-posinset") == "2"
+    before = ink(page, ".sheet canvas")
+    for _ in range(8):
+        page.keyboard.press("b")
+    assert ink(page, ".sheet canvas") > before
+    page.keyboard.press("0")
+    page.keyboard.press("?")
+    assert page.locator("dialog[open]").count() == 1
+    page.keyboard.press("Escape")
+    assert page.locator("dialog[open]").count() == 0
+    page.keyboard.press("Escape")
+    assert page.locator("[role=option]").count() == 0
+
+
+def test_a_frozen_picture_stays_beside_the_next(page: Any, address: str) -> None:
+    opened(page, address)
+    page.keyboard.press("f")
+    assert page.locator("section.pane").count() == 2
+    page.click(".shelf .thumb >> nth=1")
+    page.wait_for_function(
+        """() => {
+            const [a, b] = [...document.querySelectorAll('.sheet canvas')].map((c) => c.dataset.key);
+            return a && b && a !== b;
+        }"""
+    )
+    page.click("[role=tab][data-layer='act'] >> nth=1")
+    assert page.locator("[role=tab][data-layer='act'][aria-selected=true]").count() == 2
+
+
+def test_the_camera_is_looked_at_live(page: Any, address: str) -> None:
+    opened(page, address)
+    page.keyboard.press("c")
+    page.wait_for_selector(".sheet canvas[data-key=live]")
+    with page.expect_response(lambda response: "/api/live" in response.url) as found:
+        pass
+    assert found.value.ok
+    page.keyboard.press("f")  # the frame is kept as a picture, and looked at in full
+    page.wait_for_selector(".sheet canvas:not([data-key=live])")
+    assert "camera" in page.get_attribute(".shelf .thumb[aria-pressed=true]", "title")
+
+
+def test_it_speaks_chinese(page: Any, address: str) -> None:
+    opened(page, address)
+    page.click("header button")
+    assert "预测" in page.inner_text("main")
+    assert page.get_attribute("html", "lang") == "zh-CN"
+
+
+def test_a_refusal_is_told_in_the_servers_words(page: Any, address: str, tmp_path: Path) -> None:
+    opened(page, address)
+    bad = tmp_path / "note.png"
+    bad.write_text("no picture")
+    with page.expect_response(lambda response: response.url.endswith("/api/pictures")) as found:
+        page.set_input_files("input[type=file]", bad)
+    assert found.value.status in (400, 415, 422)
+    assert found.value.json()["detail"] in page.inner_text(".toasts")
+
+
+@pytest.mark.parametrize("width", [360, 1280])
+def test_nothing_lies_beyond_the_screens_edge(page: Any, address: str, width: int) -> None:
+    page.set_viewport_size({"width": width, "height": 740})
+    opened(page, address)
+    assert page.evaluate("document.documentElement.scrollWidth") <= width
+
+
+@pytest.mark.skipif(not AXE.is_file(), reason="axe-core is not installed: npm ci in web/")
+@pytest.mark.parametrize("width", [360, 1440])
+def test_axe_finds_nothing_serious(page: Any, address: str, width: int) -> None:
+    page.set_viewport_size({"width": width, "height": 900})
+    opened(page, address)
+    page.keyboard.press("ArrowRight")
+    page.evaluate(AXE.read_text())
+    found = page.evaluate("axe.run()")
+    bad = [
+        (rule["id"], [node["html"] for node in rule["nodes"]])
+        for rule in found["violations"]
+        if rule["impact"] in ("serious", "critical")
+    ]
+    assert not bad, bad
