@@ -2,17 +2,14 @@
 
 from __future__ import annotations
 
-import contextlib
-import importlib.util
-from collections.abc import AsyncIterator
 from pathlib import Path
-from typing import TypedDict
 
-from fastapi import APIRouter, FastAPI
+from fastapi import FastAPI
 from fastapi.responses import FileResponse, HTMLResponse, Response
 
 from innervision import __version__
-from innervision.studio import problems, security
+from innervision.studio import api, jobs, problems, security
+from innervision.studio.desk import Desk
 from innervision.studio.settings import Settings
 
 ABOUT = """\
@@ -30,20 +27,9 @@ with npm. A wheel has them built in.</p></html>
 """
 
 
-class Lifespan(TypedDict):
-    """Nothing is kept here; the parts hold their own."""
-
-
 def create_app(settings: Settings) -> FastAPI:
     """Return the application; nothing is opened or computed before it is asked for."""
     security.check(settings)
-    closing = contextlib.AsyncExitStack()
-
-    @contextlib.asynccontextmanager
-    async def lifespan(app: FastAPI) -> AsyncIterator[None]:
-        async with closing:
-            yield
-
     app = FastAPI(
         title="innervision studio",
         description=ABOUT,
@@ -52,23 +38,14 @@ def create_app(settings: Settings) -> FastAPI:
         docs_url=None,  # they would load scripts from elsewhere
         redoc_url=None,
         responses=problems.ALWAYS,
-        lifespan=lifespan,
     )
     problems.install(app)
-    app.state.settings = settings
-    for router in _routers(settings):
-        app.include_router(router, prefix="/api")
+    desk = Desk(settings)
+    app.include_router(api.router(desk), prefix="/api")
+    app.include_router(jobs.router(settings, desk.opened, desk.shelf), prefix="/api")
     _pages(app, settings.static)
     app.add_middleware(security.Guard, settings=settings)
     return app
-
-
-def _routers(settings: Settings) -> list[APIRouter]:
-    found: list[APIRouter] = []
-    if importlib.util.find_spec("innervision.studio.jobs") is not None:
-        jobs = importlib.import_module("innervision.studio.jobs")
-        found.append(jobs.router(settings))
-    return found
 
 
 def _pages(app: FastAPI, static: Path) -> None:

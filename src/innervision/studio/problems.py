@@ -113,7 +113,7 @@ def _sentence(error: RequestValidationError) -> str:
     return f"{where}: {text}" if where else text
 
 
-def as_refused(error: Exception, what: str) -> Exception:
+def as_refused(error: BaseException, what: str) -> Exception:
     """Return a guest's failure as something that can be told; out of memory as that."""
     if isinstance(error, InnervisionError | Refused):
         return error
