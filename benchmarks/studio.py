@@ -4,9 +4,9 @@
 
 It starts `innervision studio` on a free port, opens the Look page, and measures what a person waits for:
 
-- first page: from the navigation's start until the layers can be clicked, in a browser context without a cache;
-- picture: from the click on a picture that the server has not seen yet until a frame is painted in which every
-  layer in sight (the 16 after VGG19's convolutions) shows that picture's maps;
+- first page: from the navigation's start until the layers can be clicked, without a cache;
+- picture: from the click on a picture that the server has not seen yet until a frame is painted in which
+  every layer in sight (the 16 after VGG19's convolutions) shows that picture's maps;
 - layer: from the click on a layer until a frame is painted in which its sheet is drawn;
 - camera: answers of /api/live in a second, while Chromium's fake device plays;
 - requests: sprite requests a layer, the most for any one picture;
@@ -52,8 +52,8 @@ FLAGS = (
 SCREEN = {"width": 1920, "height": 1080}  # the graph's 16 layers lie side by side on it
 
 # In the page: from the next click's own time stamp until `settled` holds and a frame has been painted.
-WATCH = """(source) => {
-    const settled = new Function("return " + source)();
+WATCH = """() => {
+    const settled = SETTLED;
     window.waited = new Promise((resolve) => {
         addEventListener("click", ({ timeStamp }) => {
             const look = () => requestAnimationFrame(() => {
@@ -160,7 +160,7 @@ def upload(address: str, number: int) -> str:
 
 
 def click(page: Page, selector: str, settled: str) -> float:
-    page.evaluate(WATCH, settled)
+    page.evaluate(WATCH.replace("SETTLED", settled))
     page.locator(selector).click()
     return page.evaluate("window.waited")
 

@@ -11,6 +11,9 @@ const layer = (name: string, kind: string, parameters = 0, inputs: string[] = []
   shape: [2, 1, 1],
   field: 3,
   stride: 1,
+  window: null,
+  through: "",
+  maps: true,
 });
 const LAYERS = [
   layer("conv1", "Conv2d", 10),
@@ -30,14 +33,15 @@ beforeEach(() => {
   vi.stubGlobal("fetch", async (url: string, init: RequestInit = {}) => {
     asked.push(url);
     if (url === "/api/networks/net") {
-      return Response.json({ id: "net", name: "net", input_size: 8, classes: [], layers: LAYERS });
+      return Response.json({ id: "net", name: "net", input_size: 8, side: 8, fits: "any", largest: 64, classes: [], layers: LAYERS });
     }
     if (url === "/api/look") {
       if (slow) await slow;
       if (init.signal?.aborted) throw new DOMException("", "AbortError");
       const seen = { kind: "", channels: 2, h: 1, w: 1, lo: [0, 0], hi: [1, 1], mean: [0, 0], dead: 0, etag: "" };
       const layers = LAYERS.map(({ name }) => ({ ...seen, name }));
-      return Response.json({ key: `k${++looks}`, seconds: 0, predictions: [{ label: "cat", p: 1 }], layers });
+      const view = { width: 2, height: 2, box: [0, 0, 2, 2] };
+      return Response.json({ key: `k${++looks}`, seconds: 0, view, predictions: [{ label: "cat", p: 1 }], layers });
     }
     return new Response(new Uint8Array(2), { headers: { "X-Shape": "2,1,1" } });
   });

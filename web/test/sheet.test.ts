@@ -9,7 +9,7 @@ describe("order", () => {
     expect(order(layer, false, false)).toEqual([0, 1, 2, 3]);
     expect(order(layer, true, false)).toEqual([0, 3, 2, 1]);
   });
-  it("leaves out channels that answer the same everywhere", () => {
+  it("leaves out channels that are zero everywhere", () => {
     expect(dead(layer, 1)).toBe(true);
     expect(order(layer, true, true)).toEqual([0, 3, 2]);
   });

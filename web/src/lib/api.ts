@@ -1,5 +1,7 @@
 /** The server's answers, typed, and the few ways to ask for them. Every address is relative to /api. */
 
+import { words } from "./words";
+
 export type Id = string;
 
 export interface NetworkBrief {
@@ -32,15 +34,35 @@ export interface Layer {
   kind: string;
   shape: number[]; // channels, height, width at the network's input size
   parameters: number;
-  field: number | null;
+  field: number | null; // pixels that a place sees; null where a step on the way has no fixed window
   stride: number | null;
+  window: Window | null;
+  through: string; // that step, where it is known
   inputs: string[]; // the edges of the graph
+  maps: boolean; // whether it can be shown
+}
+
+/** Place (y, x) sees `size` pixels from start + stride · (y, x) on, of the picture as the network has it. */
+export interface Window {
+  size: [number, number];
+  stride: [number, number];
+  start: [number, number];
+}
+
+/** The picture as a network is given it, and the part of the whole that this is. */
+export interface Sight {
+  width: number;
+  height: number;
+  box: [number, number, number, number]; // left, top, right, bottom in the picture's own pixels
 }
 
 export interface Network {
   id: Id;
   name: string;
   input_size: number | null;
+  side: number; // of the picture for which shapes are told
+  fits: "any" | "square" | "fixed"; // which pictures it takes; fixed: squares of `side` alone
+  largest: number; // pixels a side at most
   classes: string[];
   layers: Layer[];
 }
@@ -66,6 +88,7 @@ export interface SeenLayer {
 export interface Look {
   key: string;
   seconds: number;
+  view: Sight;
   predictions: Prediction[];
   layers: SeenLayer[];
 }
@@ -161,7 +184,7 @@ export async function request(url: string, init: RequestInit = {}): Promise<Resp
     response = await fetch(url, { ...init, headers, credentials: "same-origin" });
   } catch (error) {
     if (error instanceof DOMException && error.name === "AbortError") throw error;
-    throw new ApiError(0, "The studio's server does not answer. Is it still running?");
+    throw new ApiError(0, words.noServer);
   }
   if (!response.ok) throw await failure(response);
   return response;

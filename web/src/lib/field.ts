@@ -1,30 +1,40 @@
 /** What of the picture a place of a map sees. */
 
+import type { Sight, Window } from "./api";
+
+/** All in parts of the picture's sides, 0..1. */
 export interface Box {
-  x: number; // all in parts of the picture's side, 0..1
+  x: number;
   y: number;
   w: number;
   h: number;
 }
 
-/** One axis: where place i of n begins and ends, in input pixels, cut to the input. */
-function span(i: number, n: number, size: number, field: number, stride: number): [number, number] {
-  // padding lies alike on both sides, so the places' fields lie about the input's middle
-  const start = (size - ((n - 1) * stride + field)) / 2 + i * stride;
-  const from = Math.min(Math.max(start, 0), size - 1);
-  return [from, Math.max(Math.min(start + field, size), from + 1)];
+/** The part of the picture that the network is given: all of it, or its middle square. */
+export function sightBox(sight: Sight, picture: { width: number; height: number }): Box {
+  const [left, top, right, bottom] = sight.box;
+  const { width, height } = picture;
+  return { x: left / width, y: top / height, w: (right - left) / width, h: (bottom - top) / height };
 }
 
-/** The receptive field of place (y, x) of an h × w map on an input of these sides; all of it where unknown. */
+/** One axis: from where to where a place sees, in parts of the side, cut to it. */
+function span(i: number, side: number, size: number, stride: number, start: number): [number, number] {
+  const from = start + stride * i;
+  const low = Math.min(Math.max(from, 0), side - 1);
+  return [low / side, Math.max(Math.min(from + size, side), low + 1) / side];
+}
+
+/** The receptive field of a place, on the picture; all that the network is given where it has no window. */
 export function fieldBox(
   at: { y: number; x: number },
-  map: { h: number; w: number },
-  input: { h: number; w: number },
-  field: number | null,
-  stride: number | null,
+  window: Window | null,
+  sight: Sight,
+  picture: { width: number; height: number },
 ): Box {
-  if (!field || map.h * map.w === 1) return { x: 0, y: 0, w: 1, h: 1 };
-  const [x0, x1] = span(at.x, map.w, input.w, field, stride || input.w / map.w);
-  const [y0, y1] = span(at.y, map.h, input.h, field, stride || input.h / map.h);
-  return { x: x0 / input.w, y: y0 / input.h, w: (x1 - x0) / input.w, h: (y1 - y0) / input.h };
+  const whole = sightBox(sight, picture);
+  if (!window) return whole;
+  const [y0, y1] = span(at.y, sight.height, window.size[0], window.stride[0], window.start[0]);
+  const [x0, x1] = span(at.x, sight.width, window.size[1], window.stride[1], window.start[1]);
+  const { x, y, w, h } = whole;
+  return { x: x + x0 * w, y: y + y0 * h, w: (x1 - x0) * w, h: (y1 - y0) * h };
 }

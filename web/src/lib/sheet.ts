@@ -21,9 +21,9 @@ export function order(layer: Pick<SeenLayer, "lo" | "hi" | "mean">, sort: boolea
   return sort ? kept.sort((a, b) => (layer.mean[b] ?? 0) - (layer.mean[a] ?? 0)) : kept;
 }
 
-/** A channel that answers the same everywhere says nothing of this picture. */
+/** A channel that is 0 everywhere says nothing of this picture. */
 export function dead(layer: Pick<SeenLayer, "lo" | "hi">, channel: number): boolean {
-  return !((layer.hi[channel] ?? 0) > (layer.lo[channel] ?? 0));
+  return layer.lo[channel] === 0 && layer.hi[channel] === 0;
 }
 
 /** The largest tiles with which n maps fill the area; where they got too small, it scrolls instead. */

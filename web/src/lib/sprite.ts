@@ -15,18 +15,16 @@ export interface Ranges {
   hi: ArrayLike<number>;
 }
 
-export function shapeOf(response: Response, dimensions: number): number[] {
-  const shape = (response.headers.get("X-Shape") ?? "").split(",").map(Number);
-  if (shape.length !== dimensions || shape.some((n) => !(n > 0))) {
-    throw new ApiError(response.status, `the server tells no shape of ${response.url}`);
-  }
-  return shape;
+function shapeOf(response: Response): [number, number, number] {
+  const [c, h, w] = (response.headers.get("X-Shape") ?? "").split(",").map(Number);
+  if (!c || !h || !w) throw new ApiError(response.status, `the server tells no shape of ${response.url}`);
+  return [c, h, w];
 }
 
 /** Fetch a layer's sprite: the one request that a layer costs. */
 export async function sprite(key: string, layer: string, cell: number, signal?: AbortSignal): Promise<Sprite> {
   const response = await request(`${address("look", key, layer)}?cell=${cell}`, { signal });
-  const [channels, h, w] = shapeOf(response, 3) as [number, number, number];
+  const [channels, h, w] = shapeOf(response);
   const data = new Uint8Array(await response.arrayBuffer());
   if (data.length !== channels * h * w) {
     throw new ApiError(response.status, `${layer}: ${data.length} bytes came, not ${channels * h * w}`);
@@ -43,7 +41,7 @@ export interface PlainMap {
 /** Fetch one channel's values as they are. */
 export async function plainMap(key: string, layer: string, channel: number, signal?: AbortSignal): Promise<PlainMap> {
   const response = await request(address("look", key, layer, channel), { signal });
-  const [h, w] = shapeOf(response, 2) as [number, number];
+  const [, h, w] = shapeOf(response);
   const bytes = new DataView(await response.arrayBuffer());
   const data = new Float32Array(h * w);
   for (let i = 0; i < data.length; i++) data[i] = bytes.getFloat32(4 * i, true);

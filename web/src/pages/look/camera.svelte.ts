@@ -9,8 +9,8 @@ export class Camera {
   #canvas = document.createElement("canvas");
   #run = 0;
 
-  /** Ask for the camera and call `each` with its middle square, a frame after the other. */
-  async start(side: number, each: (pixels: ImageData) => Promise<void>): Promise<void> {
+  /** Ask for the camera and call `each` frame after frame, with what cuts its middle square to a side. */
+  async start(each: (square: (side: number) => ImageData) => Promise<void>): Promise<void> {
     if (!navigator.mediaDevices) throw new Error(t.cameraNone);
     const run = ++this.#run;
     let stream: MediaStream;
@@ -31,12 +31,16 @@ export class Camera {
     await video.play();
     this.video = video;
     this.on = true;
-    this.#loop(run, side, each);
+    this.#loop(run, each);
   }
 
-  async #loop(run: number, side: number, each: (pixels: ImageData) => Promise<void>): Promise<void> {
-    this.#canvas.width = this.#canvas.height = side;
+  async #loop(run: number, each: (square: (side: number) => ImageData) => Promise<void>): Promise<void> {
     const context = this.#canvas.getContext("2d", { willReadFrequently: true });
+    const square = (side: number) => {
+      if (this.#canvas.width !== side) this.#canvas.width = this.#canvas.height = side;
+      this.#square(context!, side);
+      return context!.getImageData(0, 0, side, side);
+    };
     while (run === this.#run && context) {
       if (document.hidden) {
         await new Promise((resolve) => document.addEventListener("visibilitychange", resolve, { once: true }));
@@ -44,9 +48,8 @@ export class Camera {
       }
       await new Promise(requestAnimationFrame);
       if (run !== this.#run || !this.video) return;
-      this.#square(context, side);
       try {
-        await each(context.getImageData(0, 0, side, side)); // the next frame only when this one is through
+        await each(square); // the next frame only when this one is through
       } catch {
         await new Promise((resolve) => setTimeout(resolve, 500)); // told by the pane; then try again
       }

@@ -17,6 +17,7 @@ export interface Seen {
 
 export const CELL = 64; // the most pixels a map's side has in a sprite
 const USUAL = 224;
+const LIVE = 64;
 
 let counter = 0;
 
@@ -63,15 +64,21 @@ export class Pane {
   }
 
   get side(): number {
-    return this.size || this.network?.input_size || USUAL;
+    const { network } = this;
+    if (network?.fits === "fixed") return network.side;
+    return Math.min(this.size || network?.input_size || USUAL, network?.largest ?? Infinity);
+  }
+
+  /** The camera's pictures are small: what is seen is to move. */
+  get liveSide(): number {
+    return this.network?.fits === "fixed" ? this.network.side : LIVE;
   }
 
   /** The network's layers that are drawn, with their edges led past the others. */
   nodes = $derived.by(() => {
     const layers = this.network?.layers ?? [];
-    const known = this.look ? new Set(this.look.layers.map((layer) => layer.name)) : null;
     const keep = kinds(layers, this.shown);
-    return only(layers, (name) => keep.has(name) && (!known || known.has(name)));
+    return only(layers, (name) => keep.has(name));
   });
   layers = $derived(this.nodes.map((node) => node.name));
 
@@ -194,7 +201,7 @@ export class Pane {
       lo: low,
       hi: high,
       mean: high, // the camera's frames carry no mean; strength is the most there is
-      dead: low.filter((value, i) => !(high[i]! > value)).length,
+      dead: low.filter((value, i) => value === 0 && high[i] === 0).length,
       etag: "",
     };
     this.seen.set(found.layer, { key: "live", layer, sprite: maps });
@@ -204,13 +211,13 @@ export class Pane {
 
 /** Which layers a choice keeps. Where it would keep none, all are kept. */
 export function kinds(layers: Network["layers"], shown: Shown): Set<string> {
-  const all = layers.map((layer) => layer.name);
-  const some = layers.filter((layer) => {
+  const visible = layers.filter((layer) => layer.maps);
+  const some = visible.filter((layer) => {
     if (shown === "rectified") return /relu|silu|gelu|hardswish|elu|tanh|sigmoid/i.test(layer.kind);
     if (shown === "weighted") return layer.parameters > 0 && !/norm/i.test(layer.kind);
     return true;
   });
-  return new Set(some.length ? some.map((layer) => layer.name) : all);
+  return new Set((some.length ? some : visible).map((layer) => layer.name));
 }
 
 /** A short network is shown whole; of a long one what its nonlinearities let through. */
