@@ -1,0 +1,296 @@
+"""Runs on disk as the studio shows them: a job's record, its files, its steps, its card."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import math
+import os
+from collections import deque
+from collections.abc import Iterator, Mapping
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any, Literal, get_args
+from urllib.parse import quote
+
+from innervision.errors import RunUnusable
+from innervision.files import atomic
+from innervision.record import in_use, read_card
+from innervision.studio.history import MOST, told
+from innervision.studio.works import WORKS, Work
+
+RECORD = "job.json"
+EVENTS = "events.jsonl"
+INPUTS = "inputs"
+"""Where the pictures lie that a job reads: copies, so that it can go on whatever happens to them."""
+
+State = Literal["queued", "running", "done", "failed", "stopped", "interrupted"]
+Resume = Literal["on", "anew", ""]
+
+_FILES = 2000  # listed of a run
+_CARD = 1 << 22  # bytes of a card, or of a record, that is read
+_EVENTS = 1 << 26  # bytes of events that are read, the last ones
+
+
+@dataclass(frozen=True, kw_only=True)
+class Job:
+    """A command that was asked for, and how far it is. `job.json` holds it."""
+
+    id: str
+    command: str
+    options: Mapping[str, Any]
+    """As they were filled in: pictures, networks and data sets by name."""
+    words: tuple[str, ...] = ()
+    """Of the command line, but for where the results go."""
+    output: str | None = ""
+    """What is written, in the run's folder; "" is the folder itself."""
+    state: State = "queued"
+    created: str = ""
+    started: str = ""
+    ended: str = ""
+    step: int | None = None
+    of: int | None = None
+    text: str = ""
+    error: str = ""
+    result: Mapping[str, Any] | None = None
+    """What the command said at its end."""
+    own: bool = True
+    """Whether the studio began it; else it was begun on the command line."""
+    pid: int | None = None
+
+    @property
+    def work(self) -> Work | None:
+        """How its command is carried out; None where a page cannot start it."""
+        return WORKS.get(self.command)
+
+
+@dataclass(frozen=True, kw_only=True)
+class File:
+    """A file of a run."""
+
+    name: str
+    kind: Literal["input", "preview", "result", "picture", "page", "video", "table", "data"]
+    size: int
+    etag: str
+    url: str
+
+
+KINDS: Mapping[str, tuple[str, str]] = {
+    ".png": ("picture", "image/png"),
+    ".jpg": ("picture", "image/jpeg"),
+    ".jpeg": ("picture", "image/jpeg"),
+    ".webp": ("picture", "image/webp"),
+    ".gif": ("picture", "image/gif"),
+    ".html": ("page", "text/html; charset=utf-8"),
+    ".mp4": ("video", "video/mp4"),
+    ".csv": ("table", "text/csv; charset=utf-8"),
+    ".json": ("data", "application/json"),
+    ".jsonl": ("data", "application/x-ndjson"),
+}
+"""Suffix -> what it is, and its type; what is not here is given as bytes to be saved."""
+
+
+def write(job: Job, runs: Path) -> None:
+    """Write a job's record into its folder."""
+    with atomic(runs / job.id / RECORD) as draft:
+        draft.write_text(json.dumps(asdict(job), indent=2) + "\n", encoding="utf-8")
+
+
+def read(folder: Path) -> Job | None:
+    """Return the record in a folder; None where there is none, or none that makes sense."""
+    data = _json(folder / RECORD)
+    try:
+        state: State = data["state"]
+        if state not in get_args(State):
+            return None
+        texts = {name: str(data[name]) for name in ("created", "started", "ended", "text", "error")}
+        return Job(
+            id=folder.name,
+            command=str(data["command"]),
+            options=dict(data["options"]),
+            words=tuple(map(str, data["words"])),
+            output=None if data["output"] is None else str(data["output"]),
+            state=state,
+            step=_maybe(data["step"]),
+            of=_maybe(data["of"]),
+            result=None if data["result"] is None else dict(data["result"]),
+            own=bool(data["own"]),
+            pid=_maybe(data["pid"]),
+            **texts,
+        )
+    except (TypeError, KeyError, ValueError, OverflowError):
+        return None
+
+
+def _maybe(value: Any) -> int | None:
+    return None if value is None else int(value)
+
+
+def found(folder: Path) -> Job | None:
+    """Return the run in a folder that the command line began, by its card; None where there is none."""
+    try:
+        if (folder / "run.json").stat().st_size > _CARD:
+            return None
+        card = read_card(folder)
+    except (OSError, RunUnusable, RecursionError):
+        return None
+    alive = card.status == "running" and in_use(folder)
+    states: Mapping[str, State] = {"stopped": "stopped", "done": "done", "failed": "failed"}
+    state: State = states.get(str(card.status), "running" if alive else "interrupted")
+    latest = last_step(folder)
+    done = None if card.result is None else card.result.count
+    of = None if card.result is None else card.result.steps
+    return Job(
+        id=folder.name,
+        command=str(card.command),
+        options=clean({**dict(card.options), "preset": card.preset}),
+        output=_within(card.output, folder),
+        state=state,
+        created=str(card.started),
+        started=str(card.started),
+        step=latest["step"] if done is None and latest else done,
+        of=latest["of"] if of is None and latest else of,
+        text=latest["text"] if latest else "",
+        error=str(card.error)[:1000],
+        own=False,
+    )
+
+
+def _within(output: str, folder: Path) -> str | None:
+    """Return where an output lies in a run's folder; None where it lies elsewhere."""
+    with contextlib.suppress(ValueError, OSError):
+        return Path(output).relative_to(folder.absolute()).as_posix().removeprefix(".")
+    return None
+
+
+def resumable(job: Job, runs: Path) -> Resume:
+    """Tell how a job can be resumed: on from where it was, anew from its beginning, or not at all.
+
+    Of a job that is put into the queue, how it will begin.
+    """
+    if job.state in ("running", "done") or job.work is None:
+        return ""
+    folder = runs / job.id
+    if job.work.goes_on == "resume" and any(
+        (folder / name).is_file() for name in ("checkpoint.pt", "checkpoint.json")
+    ):
+        return "on"
+    if not job.own:
+        return ""  # its words are not known
+    return "on" if job.work.goes_on == "same" and (folder / EVENTS).is_file() else "anew"
+
+
+def files(job: Job, runs: Path) -> list[File]:
+    """Return the files of a run that may be seen, by name."""
+    listed: list[File] = []
+    for name, entry in _walk(runs / job.id, ""):
+        with contextlib.suppress(OSError):
+            about = entry.stat(follow_symlinks=False)
+            etag = f"{about.st_mtime_ns:x}-{about.st_size:x}"
+            url = f"/api/jobs/{quote(job.id)}/files/{quote(name)}?v={etag}"
+            kind = _kind(name, job.output)
+            listed.append(File(name=name, kind=kind, size=about.st_size, etag=etag, url=url))
+        if len(listed) >= _FILES:
+            break
+    return sorted(listed, key=lambda file: file.name)
+
+
+def _walk(folder: Path, above: str, depth: int = 2) -> Iterator[tuple[str, os.DirEntry[str]]]:
+    """Yield the plain files below a folder, but for what is hidden, ours, or of use to the command alone."""
+    try:
+        entries = sorted(os.scandir(folder), key=lambda entry: entry.name)
+    except OSError:
+        return
+    for entry in entries:
+        name = entry.name
+        if name.startswith((".", "checkpoint")) or name == RECORD or not name.isprintable():
+            continue
+        if entry.is_file(follow_symlinks=False):
+            yield above + name, entry
+        elif depth > 0 and entry.is_dir(follow_symlinks=False):
+            yield from _walk(folder / name, f"{above}{name}/", depth - 1)
+
+
+def _kind(name: str, output: str | None) -> Any:
+    top, _, rest = name.partition("/")
+    if rest and top == INPUTS:
+        return "input"
+    if rest and top == "snapshots":
+        return "preview"
+    if name == output or (output == "film" and top == "film"):
+        return "result"
+    return KINDS.get(Path(name).suffix.lower(), ("data", ""))[0]
+
+
+def card_of(job: Job, runs: Path) -> Any:
+    """Return the card that the command has left, as JSON has it; None where there is none yet."""
+    folder = runs / job.id
+    names = ["run.json", *([f"{job.output}.run.json", f"{job.output}/run.json"] if job.output else [])]
+    for name in [*names, "evaluation.json.run.json"]:
+        data = _json(folder / name)
+        if isinstance(data, dict):
+            return clean(data)
+    return None
+
+
+def steps(folder: Path) -> list[dict[str, Any]]:
+    """Return a run's steps from its events, thinned where they are many."""
+    kept: list[dict[str, Any]] = []
+    for line in _lines(folder / EVENTS):
+        step = _step(line)
+        if step is not None:
+            kept.append(step)
+            if len(kept) > MOST:
+                kept = kept[-1::-2][::-1]
+    return kept
+
+
+def last_step(folder: Path) -> dict[str, Any] | None:
+    """Return the last step in a run's events."""
+    for line in reversed(_lines(folder / EVENTS, 1 << 16)):
+        step = _step(line)
+        if step is not None:
+            return step
+    return None
+
+
+def _step(line: str) -> dict[str, Any] | None:
+    with contextlib.suppress(ValueError, RecursionError):
+        event = json.loads(line)
+        return told(event) if isinstance(event, dict) else None
+    return None
+
+
+def _lines(path: Path, most: int = _EVENTS) -> deque[str]:
+    """Return the last lines of a file."""
+    try:
+        with path.open("rb") as file:
+            size = os.fstat(file.fileno()).st_size
+            file.seek(max(0, size - most))
+            return deque(file.read(most).decode("utf-8", "replace").splitlines())
+    except OSError:
+        return deque()
+
+
+def _json(path: Path) -> Any:
+    try:
+        if path.stat().st_size > _CARD:
+            return None
+        return json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError, RecursionError):
+        return None
+
+
+def clean(value: Any, depth: int = 12) -> Any:
+    """Return a value as strict JSON can hold it: what is no number becomes None."""
+    if isinstance(value, float):
+        return value if math.isfinite(value) else None
+    if depth == 0:
+        return None
+    if isinstance(value, Mapping):
+        return {str(key): clean(each, depth - 1) for key, each in value.items()}
+    if isinstance(value, list | tuple):
+        return [clean(each, depth - 1) for each in value]
+    if isinstance(value, str):
+        return value.encode("utf-8", "replace").decode("utf-8")
+    return value if value is None or isinstance(value, int | bool) else str(value)
