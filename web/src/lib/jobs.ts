@@ -126,6 +126,15 @@ export function defaults(command: Command): Values {
   return Object.fromEntries(command.options.map((option) => [option.name, usual(option)]));
 }
 
+/** The same, with a network where the command's own default is not among this studio's. */
+export function begun(command: Command): Values {
+  const values = defaults(command);
+  for (const option of command.options) {
+    if (option.of === "network" && values[option.name] === null) values[option.name] = option.choices?.[0] ?? null;
+  }
+  return values;
+}
+
 /** The preset that a form has chosen, or its default. */
 export function preset(command: Command, values: Values): Preset | undefined {
   const option = find(command, "preset") ?? find(command, "recipe");
