@@ -150,7 +150,7 @@ describe("a confusion matrix", () => {
   });
   it("is a picture for many, and read by keys", () => {
     show(ConfusionMatrix, { found: found(40) });
-    const canvas = one("canvas");
+    const canvas = one(".map");
     canvas.dispatchEvent(new KeyboardEvent("keydown", { key: "ArrowRight", bubbles: true }));
     flushSync();
     expect(canvas.getAttribute("aria-label")).toContain("class 0 taken for class 1: 2");

@@ -1,5 +1,7 @@
 /** The jobs of the server: the list of them, and one that is watched as it works. */
 
+import { untrack } from "svelte";
+
 import { ApiError, address, get, listen, post, remove, request, upload, type Picture } from "./api";
 import { type Command, type Job, type JobFile, type Step, type Values, pictured, result, terms, underway } from "./jobs";
 import type { Point } from "./plot";
@@ -19,7 +21,7 @@ class Jobs {
   /** Keep the list fresh for as long as a page shows it; returns how to let go. */
   use(): () => void {
     this.#users += 1;
-    if (this.#users === 1) void this.#turn();
+    if (this.#users === 1) untrack(() => void this.#turn()); // whoever uses the list here need not be run again by it
     return () => {
       this.#users -= 1;
       if (this.#users === 0) clearTimeout(this.#timer);
@@ -158,12 +160,8 @@ export class Watch {
   /** Watch a job; what was watched before is let go. */
   async open(id: string): Promise<void> {
     this.close();
-    const same = this.#id === id;
+    if (this.#id !== id) this.frame = "";
     this.#id = id;
-    if (!same) {
-      this.job = null;
-      this.frame = "";
-    }
     this.error = this.note = "";
     this.step = null;
     this.left = undefined;
@@ -209,6 +207,7 @@ export class Watch {
       return true;
     } catch (error) {
       if (id !== this.#id) return false;
+      if (this.job?.id !== id) this.job = null; // the one before stood until now, so that nothing jumps
       this.error = (error as Error).message;
       if (!(error instanceof ApiError && error.status === 404)) this.#again();
       return false;
