@@ -2,17 +2,26 @@
 
 from __future__ import annotations
 
+import contextlib
+import dataclasses
 import os
 import shutil
 import signal
+import socket
 import subprocess
 import sys
 import textwrap
-from collections.abc import Iterator
+import threading
+import time
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
+import httpx
 import pytest
+import uvicorn
+
+from innervision.studio import Settings, create_app
 
 ROOT = Path(__file__).parents[2]
 STATIC = ROOT / "src/innervision/studio/static/index.html"
@@ -54,6 +63,37 @@ def guest(tmp_path_factory: pytest.TempPathFactory) -> str:
     file = tmp_path_factory.mktemp("guest") / "guest.py"
     file.write_text(textwrap.dedent(GUEST))
     return f"{file}:build"
+
+
+Serve = Callable[[Settings], contextlib.AbstractContextManager[Any]]
+
+
+@pytest.fixture(scope="session")
+def serve() -> Serve:
+    """Serves a studio in a thread, by uvicorn; yields a client of it, whose `app` is the application."""
+
+    @contextlib.contextmanager
+    def serving(settings: Settings) -> Iterator[Any]:
+        listening = socket.create_server(("127.0.0.1", 0), backlog=256)
+        port = listening.getsockname()[1]
+        app = create_app(dataclasses.replace(settings, port=port))
+        config = uvicorn.Config(app, log_level="error", ws="none", timeout_graceful_shutdown=1)
+        server = uvicorn.Server(config)
+        thread = threading.Thread(target=server.run, kwargs={"sockets": [listening]})
+        thread.start()
+        try:
+            while not server.started:
+                time.sleep(0.01)
+            with httpx.Client(base_url=f"http://127.0.0.1:{port}", timeout=60) as client:
+                client.app = app  # pyright: ignore[reportAttributeAccessIssue]
+                yield client
+        finally:
+            server.should_exit = True
+            thread.join(20)
+            listening.close()
+            assert not thread.is_alive()
+
+    return serving
 
 
 @pytest.fixture(scope="session")

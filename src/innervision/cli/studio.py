@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import importlib.util
 import socket
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -70,21 +72,21 @@ def studio(
             raise Invalid(f"the studio needs {needed}, which is not here: pip install 'innervision[studio]'")
     import uvicorn
 
-    from innervision.studio import Settings, create_app
+    from innervision.studio import Settings, create_app, security
 
-    listening = _listen(host, port)
-    port = listening.getsockname()[1]
     settings = Settings(
         host=host,
-        port=port,
         token=token,
         networks=openings(nets, guest),
         runs=runs.absolute(),
         device=device,
         threads=threads,
     )
+    security.check(settings)  # before anyone could connect
+    listening = _listen(host, port)
+    port = listening.getsockname()[1]
     try:
-        app = create_app(settings)
+        app = create_app(replace(settings, port=port))
         address = _address(settings.host, port, token)
         built = (settings.static / "index.html").is_file()
         click.echo(
@@ -100,9 +102,10 @@ def studio(
             lifespan="on",
             ws="none",
             proxy_headers=False,
-            timeout_graceful_shutdown=5,
+            timeout_graceful_shutdown=2,  # pages that follow a job would hold it for ever
         )
-        uvicorn.Server(config).run(sockets=[listening])
+        with contextlib.suppress(KeyboardInterrupt):  # the usual end
+            uvicorn.Server(config).run(sockets=[listening])
     finally:
         listening.close()
 
@@ -125,6 +128,7 @@ def openings(nets: tuple[str, ...], guest: Mapping[str, Any]) -> tuple[Opening, 
     }
     options = {name: value for name, value in options.items() if value is not None}
     classes = () if guest["classes"] is None else tuple(read_classes(guest["classes"]))
+    nets = tuple(_lasting(name) for name in nets)
     if not options and not classes:
         return tuple(Opening(name=name) for name in nets)
     strangers = [name for name in nets if ".py:" in name]
@@ -137,6 +141,24 @@ def openings(nets: tuple[str, ...], guest: Mapping[str, Any]) -> tuple[Opening, 
         Opening(name=name, options=options, classes=classes) if name == mine[0] else Opening(name=name)
         for name in nets
     )
+
+
+def _lasting(name: str) -> str:
+    """Return a network's name so that it means the same elsewhere; raise Invalid where it means nothing."""
+    from innervision import models, nets
+    from innervision.errors import Invalid, unknown
+
+    if name in nets.NETS or name in models.shipped():
+        return name
+    folder = models.find(name)
+    if folder is not None:
+        return str(folder.absolute())
+    file, colon, function = name.rpartition(":")
+    if not colon:
+        raise unknown("net", name, (*nets.NETS, *models.shipped()))
+    if not Path(file).is_file():
+        raise Invalid(f"no file {file!r} in --net {name!r}: give FILE.py:FUNCTION")
+    return f"{Path(file).absolute()}:{function}"
 
 
 def _listen(host: str, port: int) -> socket.socket:

@@ -40,7 +40,7 @@ def create_app(settings: Settings) -> FastAPI:
         responses=problems.ALWAYS,
     )
     problems.install(app)
-    desk = Desk(settings)
+    app.state.desk = desk = Desk(settings)
     app.include_router(api.router(desk), prefix="/api")
     app.include_router(jobs.router(settings, desk.opened, desk.shelf), prefix="/api")
     _pages(app, settings.static)

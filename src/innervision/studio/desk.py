@@ -32,6 +32,11 @@ class Desk:
         self._drawn: Cache[tuple[object, ...], bytes] = Cache(64 * 2**20)
         self._indices: Cache[tuple[object, ...], tuple[units.Index | None]] = Cache(8)
 
+    @property
+    def kept(self) -> int:
+        """Bytes of layers' answers that are kept."""
+        return self._looks.size
+
     # What is looked at
 
     def forget(self, picture: str) -> None:

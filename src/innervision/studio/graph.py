@@ -129,7 +129,7 @@ def _fits(network: Network, module: nn.Module, side: int, device: str) -> Fits:
             return False
         return True
 
-    if takes(side, max(8, side * 5 // 8)) and takes(max(8, side * 5 // 8), side):
+    if takes(side, 2 * side) and takes(2 * side, side):
         return "any"
     return "square" if takes(2 * side, 2 * side) else "fixed"
 

@@ -12,7 +12,7 @@ from typing import Any, TypeVar
 import anyio
 import anyio.to_thread
 
-from innervision import machine, models, nets, network
+from innervision import machine, models, nets, network, weights
 from innervision.errors import InnervisionError
 from innervision.network import Network
 from innervision.studio.graph import Graph, graph_of
@@ -21,8 +21,8 @@ from innervision.studio.settings import Opening, Settings
 
 T = TypeVar("T")
 
-USUAL = ("vgg19", "lenet5-mnist", "cifar10-fast")
-"""Offered where no other is named; the last two where they are at hand."""
+USUAL = ("vgg19", "efficientnet_lite0", "cifar10-fast", "lenet5-mnist")
+"""Offered where no other is named; those of them that are at hand."""
 
 MOST_WAITING = 200  # requests for a network; more are told to come back
 _MOST_RUNS = 4  # networks of runs held open
@@ -202,11 +202,18 @@ def _card(name: str) -> models.ModelCard | None:
 
 
 def _at_hand(name: str) -> bool:
-    return name in nets.NETS or name in models.shipped()
+    """Tell whether a network of the house, or a trained one that comes with it, can be opened here."""
+    if name not in nets.NETS:
+        return name in models.shipped()
+    card = weights.default(name)
+    try:
+        return card is not None and bool(weights.locate(card))
+    except InnervisionError:
+        return False
 
 
 def _source(name: str) -> str:
-    if _at_hand(name):
+    if name in nets.NETS or name in models.shipped():
         return "innervision"
     return "guest" if ".py:" in name else "folder"
 

@@ -16,6 +16,7 @@ from types import MappingProxyType
 from urllib.parse import parse_qs, urlsplit
 
 from starlette.datastructures import Headers, MutableHeaders
+from starlette.exceptions import HTTPException
 from starlette.responses import RedirectResponse
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
@@ -25,6 +26,9 @@ from innervision.studio.settings import Settings
 
 HEADER = "x-innervision"
 SAFE = frozenset(("GET", "HEAD"))
+MOST_SENT = 2**20  # bytes of a request's body
+MEASURED = frozenset(("/api/pictures", "/api/live"))  # these read theirs by limits of their own
+_TOO_LONG = f"too much was sent: a request here has {MOST_SENT // 2**20} MiB at most"
 _SHORTEST = 12  # characters of a token that guards another address
 
 POLICY = "; ".join(
@@ -120,7 +124,12 @@ class Guard:
             )
             await answer(scope, receive, guarded)
             return
-        await self.app(scope, receive, guarded)
+        own = scope["path"] in MEASURED
+        length = headers.get("content-length", "")
+        if not own and length.isdigit() and (len(length) > 12 or int(length) > MOST_SENT):
+            await said(413, _TOO_LONG)(scope, receive, guarded)
+            return
+        await self.app(scope, receive if own else _bounded(receive), guarded)
 
     def refusal(self, scope: Scope, headers: Headers) -> tuple[int, str] | None:
         """Return why a request is refused, whoever it is from; None for one that is not."""
@@ -187,6 +196,21 @@ class Guard:
         answer = RedirectResponse("/", 303)
         answer.set_cookie(self.cookie, given, httponly=True, samesite="strict", path="/")
         return answer
+
+
+def _bounded(receive: Receive) -> Receive:
+    """Return the same, which reads no further than the limit."""
+    length = 0
+
+    async def bounded() -> Message:
+        nonlocal length
+        message = await receive()
+        length += len(message.get("body", b""))
+        if length > MOST_SENT:
+            raise HTTPException(413, _TOO_LONG)
+        return message
+
+    return bounded
 
 
 def _bracketed(host: str) -> str:
