@@ -125,3 +125,16 @@ def test_what_cannot_be_done_is_refused() -> None:
         next(Batches(data, 10).epoch(0, rank=0, world=4))
     with pytest.raises(Invalid, match="rank is 2 of 2; it must be between 0 and 1"):
         next(Batches(data, 10).epoch(0, rank=2, world=2))
+
+
+def test_pictures_are_small_in_the_first_epochs_only() -> None:
+    """The same pictures, shrunk: a flat one stays what it is, and its place in the run alone decides."""
+    plain, small = (Batches(numbered(), 10, seed=1, small=small) for small in (None, (4, 1.4)))
+    seen = [batch for epoch in range(3) for batch in small.epoch(epoch)]
+    assert [images.shape[-1] for images, _ in seen] == [4] * 7 + [8] * 8
+    whole = [batch for epoch in range(3) for batch in plain.epoch(epoch)]
+    for (ours, labels), (theirs, their_labels) in zip(seen, whole, strict=True):
+        assert torch.equal(labels, their_labels)
+        # a mean of the picture is a mean of the small one; the edge in its middle spreads alike to both sides
+        torch.testing.assert_close(ours.mean((1, 2, 3)), theirs.mean((1, 2, 3)), rtol=0, atol=1e-6)
+    same([seen[6], *seen[7:10]], [*small.epoch(1, start=1)])

@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 from innervision.errors import Invalid
-from innervision.learn.moving import cut, one_hot, recoloured, shifted_between, shifted_whole, unit
+from innervision.learn.moving import cut, one_hot, recoloured, sent, shifted_between, shifted_whole, unit
 
 Flip = Literal["none", "random", "alternating"]
 
@@ -182,7 +182,7 @@ def augment(
         return images, labels
     if classes is None:
         raise Invalid("mixing needs the number of classes (classes=)")
-    partner = drawn.mix.partner.to(images.device)
+    partner = sent(drawn.mix.partner, images.device)
     shares = one_hot(labels, classes)
     return mixed(images, images[partner], drawn.mix), mixed_labels(shares, shares[partner], drawn.mix)
 
@@ -191,16 +191,16 @@ def moved(images: Tensor, drawn: Draw, augmentation: Augmentation) -> Tensor:
     """Mirror, shift, recolour and cut each picture as drawn; all that a picture undergoes by itself."""
     if len(augmentation.fill) not in (1, images.shape[1]):
         raise Invalid(f"fill is {augmentation.fill}, a value a channel, for pictures of {images.shape[1]}")
-    fill = torch.tensor(augmentation.fill, device=images.device).view(1, -1, 1, 1)
+    fill = sent(torch.tensor(augmentation.fill), images.device).view(1, -1, 1, 1)
     if drawn.shift is None or not drawn.shift.is_floating_point():
         images = shifted_whole(images, drawn.mirrored, drawn.shift)
     else:
-        images = shifted_between(unit(images), drawn.shift.to(images.device), fill)
+        images = shifted_between(unit(images), sent(drawn.shift, images.device), fill)
         images = shifted_whole(images, drawn.mirrored, None)
     if drawn.colour is not None:
-        images = recoloured(unit(images), drawn.colour.to(images.device))
+        images = recoloured(unit(images), sent(drawn.colour, images.device))
     if drawn.holes is not None:
-        images = cut(images, drawn.holes.to(images.device), augmentation.cutout, fill)
+        images = cut(images, sent(drawn.holes, images.device), augmentation.cutout, fill)
     return images
 
 

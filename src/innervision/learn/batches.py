@@ -11,7 +11,7 @@ from torch import Tensor
 from innervision.errors import Invalid
 from innervision.learn.augment import Augmentation, Draw, draw, mixed, mixed_labels, moved
 from innervision.learn.dataset import DataSet
-from innervision.learn.moving import one_hot, unit
+from innervision.learn.moving import one_hot, sent, shrunk, unit
 
 
 class Batches:
@@ -20,6 +20,7 @@ class Batches:
     All that is drawn comes from (seed, epoch, batch) alone. So (epoch, batch) is a complete position: a run
     that begins there, and each of several processes that share a batch, sees what an unbroken single run
     sees. drop_last leaves out the rest that fills no batch; with shuffle off, pictures come in their order.
+    small: a side in pixels, and for how many epochs from the first on pictures are shrunk to it.
     Raises Invalid for a batch larger than the set.
     """
 
@@ -33,6 +34,7 @@ class Batches:
         classes: int | None = None,
         drop_last: bool = True,
         shuffle: bool = True,
+        small: tuple[int, float] | None = None,
     ) -> None:
         if size < 1:
             raise Invalid(f"a batch of {size} is none: give 1 or more")
@@ -44,7 +46,7 @@ class Batches:
         self.data, self.size, self.seed = data, size, seed
         self.augmentation = augmentation or Augmentation()
         self.classes = len(data.classes) if classes is None else classes
-        self.drop_last, self.shuffle = drop_last, shuffle
+        self.drop_last, self.shuffle, self.small = drop_last, shuffle, small
         # the alternating flip's coin of each picture: the same through all epochs, whatever the batch
         self._coins = torch.rand(len(data), generator=_generator(seed, "coins")) < 0.5
 
@@ -92,20 +94,26 @@ class Batches:
         share = torch.arange(rank * count // world, (rank + 1) * count // world)
         images, labels = self._own(which, share, drawn)
         if drawn.mix is None:
-            return images, labels
+            return self._sized(images, epoch, batch), labels
         partner = drawn.mix.partner[share]
         if world == 1:  # the partners are among them
-            others, other_labels = images[partner.to(images.device)], labels[partner.to(labels.device)]
+            others, other_labels = images[sent(partner, images.device)], labels[sent(partner, labels.device)]
         else:
             others, other_labels = self._own(which, partner, drawn)
         shares, other_shares = (one_hot(each, self.classes) for each in (labels, other_labels))
-        return mixed(images, others, drawn.mix), mixed_labels(shares, other_shares, drawn.mix)
+        images = self._sized(mixed(images, others, drawn.mix), epoch, batch)
+        return images, mixed_labels(shares, other_shares, drawn.mix)
+
+    def _sized(self, images: Tensor, epoch: int, batch: int) -> Tensor:
+        if self.small is None or epoch * len(self) + batch >= round(self.small[1] * len(self)):
+            return images
+        return shrunk(images, self.small[0])
 
     def _own(self, which: Tensor, places: Tensor, drawn: Draw) -> tuple[Tensor, Tensor]:
         """Return some pictures of a batch, with all that each undergoes by itself, and their labels."""
         data, rows = self.data, which[places]
-        images = moved(data.images[rows.to(data.images.device)], drawn.take(places), self.augmentation)
-        return unit(images), data.labels[rows.to(data.labels.device)]
+        images = moved(data.images[sent(rows, data.images.device)], drawn.take(places), self.augmentation)
+        return unit(images), data.labels[sent(rows, data.labels.device)]
 
 
 def _generator(*key: int | str) -> torch.Generator:

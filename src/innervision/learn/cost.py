@@ -43,7 +43,9 @@ def cost(training: Training) -> Cost:
     size = min(recipe.micro or share, share)
     with threads(training.threads), torch.random.fork_rng(), torch.enable_grad():
         clock = _Clock(training.device)
-        batch = next(iter(training.batches.epoch(0, 0, training.rank, training.world)))
+        # the last epoch's, for in the first ones pictures may be smaller
+        last = (training.steps - 1) // len(training.batches)
+        batch = next(iter(training.batches.epoch(last, 0, training.rank, training.world)))
         loading = clock.lap()
         part = (batch[0][:size], batch[1][:size])
         passing = moving = 0.0
@@ -60,7 +62,12 @@ def cost(training: Training) -> Cost:
     held = 0 if training.validation is None else len(training.validation)
     evaluations = math.ceil(left / len(training.batches))
     looking = evaluations * held * passing / size / 3 / training.world  # the way back takes two thirds
-    return Cost(left * step + looking, step, left, recipe.batch / step, loading / step)
+    saved = 0.0
+    if recipe.small is not None:
+        side, part = recipe.small
+        few = max(0, round(part * training.steps) - training.done)
+        saved = few * parts * passing * (1 - (side / recipe.size) ** 2)
+    return Cost(left * step + looking - saved, step, left, recipe.batch / step, loading / step)
 
 
 class _Clock:

@@ -14,6 +14,13 @@ def unit(images: Tensor) -> Tensor:
     return images if images.is_floating_point() else images.float().div_(255)
 
 
+def sent(tensor: Tensor, device: torch.device) -> Tensor:
+    """Return a tensor on a device; to a GPU by pinned memory, so that neither has to wait for the other."""
+    if device.type != "cuda" or tensor.device.type != "cpu":
+        return tensor.to(device)
+    return tensor.pin_memory().to(device, non_blocking=True)
+
+
 def shifted_whole(images: Tensor, mirrored: Tensor | None, shift: Tensor | None) -> Tensor:
     """Mirror those of `mirrored` (n), and shift by whole pixels (n, 2) with the edge reflected.
 
@@ -23,13 +30,13 @@ def shifted_whole(images: Tensor, mirrored: Tensor | None, shift: Tensor | None)
     if shift is None:
         if mirrored is None:
             return images
-        return torch.where(mirrored.to(images.device).view(-1, 1, 1, 1), images.flip(-1), images)
+        return torch.where(sent(mirrored, images.device).view(-1, 1, 1, 1), images.flip(-1), images)
     height, width = images.shape[-2:]
-    shift = shift.to(images.device)
+    shift = sent(shift, images.device)
     rows = _reflected(torch.arange(height, device=images.device) + shift[:, :1], height)
     columns = _reflected(torch.arange(width, device=images.device) + shift[:, 1:], width)
     if mirrored is not None:
-        columns = torch.where(mirrored.to(images.device)[:, None], columns.flip(1), columns)
+        columns = torch.where(sent(mirrored, images.device)[:, None], columns.flip(1), columns)
     which = torch.arange(len(images), device=images.device)[:, None, None]
     # channels last: a pixel's channels lie together, and the network wants them so
     return images.permute(0, 2, 3, 1)[which, rows[:, :, None], columns[:, None]].permute(0, 3, 1, 2)
@@ -91,6 +98,12 @@ def cut(images: Tensor, centres: Tensor, side: int, fill: Tensor) -> Tensor:
     hole = inside[0][:, None, :, None] & inside[1][:, None, None, :]
     colour = fill if images.is_floating_point() else (fill * 255).round().to(torch.uint8)
     return torch.where(hole, colour, images)
+
+
+def shrunk(images: Tensor, side: int) -> Tensor:
+    """Return pictures (n, c, h, w) in 0..1 at a smaller side, antialiased, channels last in memory."""
+    small = F.interpolate(unit(images), (side, side), mode="bilinear", antialias=True, align_corners=False)
+    return small.contiguous(memory_format=torch.channels_last)
 
 
 def one_hot(labels: Tensor, classes: int) -> Tensor:

@@ -54,6 +54,9 @@ class Recipe:
     """Beginnings of the names of layers that are not trained."""
     slow: tuple[tuple[str, float], ...] = ()
     """Beginnings of the names of layers, and what their learning rate is multiplied by."""
+    small: tuple[int, float] | None = None
+    """A side in pixels, and the share of the epochs, from the first on, in which pictures are shrunk to it:
+    what is cheap is learned first (Howard 2018, progressive resizing)."""
     whiten: int = 0
     """Training pictures by whose patches the layer `whiten` is set; its bias learns for three epochs."""
     validation: float = 0.1
@@ -82,6 +85,8 @@ class Recipe:
         for name, allowed in _CHOICES.items():
             if getattr(self, name) not in allowed:
                 raise Invalid(f"{name} is {getattr(self, name)!r}; it can be {', '.join(map(str, allowed))}")
+        if self.small is not None and not (0 < self.small[0] <= self.size and 0 <= self.small[1] <= 1):
+            raise Invalid(f"small is {self.small}; it is a side up to {self.size}, and a share of the epochs")
         if self.keep == "best" and not self.validation:
             raise Invalid("keep best needs a part that is held out: give a validation share, or keep last")
         if self.patience is not None and not self.validation:
@@ -120,6 +125,7 @@ def explain(chosen: Recipe) -> list[tuple[str, str]]:
         ("input", f"0..{pre.range:g} minus {mean}{divided}"),
         ("augmentation", str(chosen.augmentation)),
         ("epochs", f"{chosen.epochs:g}, in batches of {chosen.batch}{_parts(chosen)}"),
+        ("smaller", "" if chosen.small is None else _small(*chosen.small)),
         ("optimiser", _told(chosen.optimiser)),
         ("learning rate", explain_schedule(chosen.schedule)),
         ("label smoothing", f"{chosen.label_smoothing:g}" if chosen.label_smoothing else ""),
@@ -136,6 +142,10 @@ def explain(chosen: Recipe) -> list[tuple[str, str]]:
         ("expects", chosen.expects),
     ]
     return [(what, how) for what, how in rows if how]
+
+
+def _small(side: int, share: float) -> str:
+    return f"pictures are shrunk to {side}x{side} in the first {share:.0%} of the epochs"
 
 
 def _parts(chosen: Recipe) -> str:

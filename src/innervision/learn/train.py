@@ -87,6 +87,7 @@ class Training:
             seed=seed,
             classes=len(data.classes),
             drop_last=drop,
+            small=recipe.small and (recipe.small[0], recipe.small[1] * recipe.epochs),
         )
         if recipe.batch % world:
             raise Invalid(f"a batch of {recipe.batch} cannot be shared by {world} processes alike")

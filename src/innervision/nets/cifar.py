@@ -156,7 +156,7 @@ def cifar_fast(
             layers[f"bn{group}_{place}"] = norm
             layers[f"act{group}_{place}"] = nn.GELU()
             width_in = width
-    layers["pool4"] = pool(pooling, 3, 3)
+    layers["pool4"] = pool(pooling, 3, 3, ceil=True)  # pictures of 24 px leave 2×2
     if top:
         layers |= OrderedDict(
             flatten=nn.Flatten(), fc=nn.Linear(width_in, classes, bias=False), scale=Scale(1 / 9)

