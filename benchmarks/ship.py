@@ -34,8 +34,8 @@ WHAT = {
     },
     "cifar10-fast": {
         "text": "A network that learned the ten classes of CIFAR-10 within minutes on a processor.",
-        "data": "rebuilt CIFAR-10, 50,000 pictures to learn from and 10,000 to test (Krizhevsky 2009), in the "
-        "publisher's order; 59,813 are the original bit for bit, 187 come from JPEG copies of it",
+        "data": "rebuilt CIFAR-10, 50,000 pictures to learn from and 10,000 to test (Krizhevsky 2009), in "
+        "the publisher's order; 59,813 are the original bit for bit, 187 come from JPEG copies of it",
         "use": "To look inside a network that is good and yet small, to begin other trainings from, and to "
         "tell airplane, automobile, bird, cat, deer, dog, frog, horse, ship and truck in small pictures.",
         "limits": "It sees 32 x 32 pixels and knows these ten words only: of any other thing it says the one "
@@ -88,7 +88,7 @@ def main() -> None:
     saved.save(shipped, folder, net=card.net, options=card.options, dtype=torch.float16, facts=facts)
     machine = run["machine"]
     rows = {
-        "recipe": f"{card.facts['recipe']}, seed {card.facts['seed']}: `innervision recipes` tells it in full",
+        "recipe": f"{card.facts['recipe']}, seed {card.facts['seed']}: see `innervision recipes`",
         "epochs": f"{card.facts['epochs']:g}, batches of {card.facts['batch']}",
         "pictures": f"{card.facts['pictures']:,}, and {card.facts['held_out']:,} held out",
         "time": f"{card.facts['seconds']:.0f} s on {machine['processor']}, {machine['threads']} threads, "
