@@ -24,13 +24,13 @@ class Event:
 
 
 class History:
-    """A job's events. Where they become too many, every second step is forgotten."""
+    """A job's events. Where they become too many, every second, every fourth … step is kept, and the last."""
 
     def __init__(self, most: int = MOST) -> None:
         self.token = secrets.token_hex(4)  # numbers of another server's life are not these
         self.open = True  # whether more is to come
         self._hung_up = False
-        self._most = most
+        self._most, self._stride = most, 1
         self._events: list[Event] = []
         self._next = 1
         self._lock = threading.Lock()
@@ -44,14 +44,13 @@ class History:
                 self._events = [e for e in self._events if e.kind != kind or e.data.get("name") != same]
             self._events.append(Event(self._next, kind, data))
             self._next += 1
+            self.open = kind != "end"
             if len(self._events) > self._most:
                 self._thin()
         self._wake()
 
     def end(self, data: Mapping[str, Any]) -> None:
         """Add the last event: who follows is done after it."""
-        with self._lock:
-            self.open = False
         self.add("end", data)
 
     def reopen(self) -> None:
@@ -85,12 +84,13 @@ class History:
         try:
             while True:
                 woken.clear()
+                over = self._hung_up or not self.open  # asked first: what was last is then there
                 for event in self.since(after):
                     after = event.number
                     yield event
                     if event.kind == "end":
                         return
-                if self._hung_up:
+                if over:
                     return
                 try:
                     await asyncio.wait_for(woken.wait(), beat)
@@ -113,11 +113,15 @@ class History:
         return f"id: {self.token}-{event.number}\nevent: {event.kind}\ndata: {data}\n\n".encode()
 
     def _thin(self) -> None:
-        steps = [event.number for event in self._events if event.kind == "step"]
-        gone = set(steps[-2::-2])  # the latest step stays
-        self._events = [event for event in self._events if event.number not in gone]
-        if len(self._events) > self._most:  # it was not the steps
-            self._events = self._events[-self._most :]
+        last = max((event.number for event in self._events if event.kind == "step"), default=0)
+        for stride in (self._stride, 2 * self._stride):
+            self._stride = stride
+            self._events = [
+                e for e in self._events if e.kind != "step" or e.number in (last,) or not e.number % stride
+            ]
+            if len(self._events) <= self._most // 2:
+                return
+        self._events = self._events[-self._most :]  # if it was not the steps
 
     def _wake(self) -> None:
         with self._lock:

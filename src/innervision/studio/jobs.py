@@ -13,7 +13,8 @@ from fastapi.responses import FileResponse, StreamingResponse
 from pydantic import BaseModel, ConfigDict, Field
 from starlette.concurrency import run_in_threadpool
 
-from innervision.studio import runs
+from innervision.studio import files, runs
+from innervision.studio.files import File
 from innervision.studio.forms import Form, form
 from innervision.studio.history import History
 from innervision.studio.ledger import Ledger
@@ -22,7 +23,7 @@ from innervision.studio.pictures import Shelf
 from innervision.studio.places import Here
 from innervision.studio.problems import Refused, missing, told
 from innervision.studio.queue import Full, Jobs, Unready
-from innervision.studio.runs import File, Job
+from innervision.studio.runs import Job
 from innervision.studio.settings import Settings
 from innervision.studio.works import WORKS
 
@@ -75,6 +76,8 @@ class Shown:
     """Whether the studio began it."""
     ahead: int | None
     """Jobs before it in the queue."""
+    picture: File | None
+    """That the job is known by: its result, else what it has come to."""
     files: tuple[File, ...] = ()
     card: Any = None
     result: Any = None
@@ -102,7 +105,7 @@ def router(settings: Settings, networks: Networks, pictures: Shelf) -> APIRouter
         more: dict[str, Any] = {}
         if whole:
             more = {
-                "files": tuple(runs.files(job, ledger.folder)),
+                "files": tuple(files.files(job, ledger.folder)),
                 "card": runs.card_of(job, ledger.folder),
                 "result": runs.clean(job.result),
             }
@@ -125,6 +128,7 @@ def router(settings: Settings, networks: Networks, pictures: Shelf) -> APIRouter
             resumable=bool(how),
             resume=how,
             ahead=jobs.ahead(job.id),
+            picture=files.face(job, ledger.folder),
             **more,
         )
 
@@ -205,7 +209,7 @@ def router(settings: Settings, networks: Networks, pictures: Shelf) -> APIRouter
     ) -> Response:
         """Give a file of a job's list."""
         job = found(id)
-        known = next((file for file in runs.files(job, ledger.folder) if file.name == name), None)
+        known = next((file for file in files.files(job, ledger.folder) if file.name == name), None)
         if known is None:
             raise missing("file of this job", name)
         return _given(ledger.folder / id / name, known, lasting=v == known.etag, asked=if_none_match)
@@ -219,7 +223,7 @@ def _given(path: Path, file: File, *, lasting: bool, asked: str) -> Response:
     headers = {"ETag": tag, "Cache-Control": "private, max-age=86400" if lasting else "no-cache"}
     if tag in asked:
         return Response(status_code=304, headers=headers)
-    kind, media = runs.KINDS.get(path.suffix.lower(), ("", "application/octet-stream"))
+    kind, media = files.KINDS.get(path.suffix.lower(), ("", "application/octet-stream"))
     if kind == "page":
         headers["Content-Security-Policy"] = SANDBOX
     disposition = "inline" if kind else "attachment"

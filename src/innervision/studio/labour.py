@@ -13,10 +13,11 @@ from pathlib import Path
 from typing import IO, Any
 
 from innervision.files import claim
+from innervision.studio.files import files
 from innervision.studio.history import told
 from innervision.studio.ledger import Ledger
-from innervision.studio.process import STOPPED, Child, signal_group
-from innervision.studio.runs import EVENTS, INPUTS, RECORD, Job, State, clean, files
+from innervision.studio.process import Child, signal_group
+from innervision.studio.runs import EVENTS, INPUTS, RECORD, Job, State, clean
 from innervision.studio.works import WORKS, Work
 
 LOCK = ".job.lock"
@@ -36,15 +37,14 @@ def command_line(job: Job, work: Work, folder: Path, *, go_on: bool) -> list[str
     return [job.command, *place, *own, *work.always, "--json", *job.words]
 
 
-def outcome(work: Work, code: int, *, result: bool, asked: bool, closing: bool) -> State:
+def outcome(work: Work, child: Child, *, result: bool, closing: bool) -> State:
     """Return the state of a job whose process has ended.
 
-    result: whether the command told what came of it. asked: whether it was asked to stop; closing: by the
-    server's own end.
+    result: whether the command told what came of it. closing: whether the server is being stopped.
     """
-    if code == 0 or (code in work.fine and result):
+    if child.code == 0 or (child.code in work.fine and result):
         return "done"
-    if code in STOPPED and (asked or code == 128 + signal.SIGINT):
+    if child.stopped and (child.asked or child.code == 128 + signal.SIGINT):
         return "interrupted" if closing else "stopped"
     return "failed"
 
@@ -117,8 +117,7 @@ def carry_out(ledger: Ledger, id: str, child: Child, closing: Callable[[], bool]
                 looked = time.monotonic()
                 _show(ledger, job, seen)
     _show(ledger, job, seen)
-    told_its_result, asked = result is not None, child.asked > 0
-    state = outcome(work, child.code, result=told_its_result, asked=asked, closing=closing())
+    state = outcome(work, child, result=result is not None, closing=closing())
     error = child.error[:1000] if state == "failed" else ""
     return {"state": state, "error": error, "result": result}
 

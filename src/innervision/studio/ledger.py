@@ -13,6 +13,7 @@ from typing import Any
 
 from innervision.errors import InnervisionError
 from innervision.studio import runs
+from innervision.studio.files import files
 from innervision.studio.history import History
 from innervision.studio.runs import Job
 
@@ -83,6 +84,12 @@ class Ledger:
         with self.lock:
             self.jobs[id] = replace(self.jobs[id], step=step["step"], of=step["of"], text=text)
 
+    def renew(self, id: str) -> None:
+        """Forget what happened to a job, which begins again."""
+        with self.lock:
+            self._histories.pop(id, None)
+        (self.folder / id / runs.EVENTS).unlink(missing_ok=True)
+
     def forget(self, id: str) -> None:
         """Forget a job; who follows it is let go."""
         with self.lock:
@@ -102,7 +109,7 @@ class Ledger:
         if job is not None:
             for step in runs.steps(self.folder / id):
                 history.add("step", step)
-            for file in runs.files(job, self.folder):
+            for file in files(job, self.folder):
                 history.add("file", vars(file))
             history.add("state", told_of(job))
             if job.state not in ("queued", "running"):

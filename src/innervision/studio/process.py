@@ -86,6 +86,12 @@ class Child:
         return self._asked
 
     @property
+    def stopped(self) -> bool:
+        """Whether it ended because it was asked to, by whomever."""
+        # one that is still beginning ends with Python's own word
+        return self.code in STOPPED or self._last() == "KeyboardInterrupt"
+
+    @property
     def code(self) -> int:
         """Its exit code; below 0, the signal that ended it."""
         return self._process.wait()
@@ -103,7 +109,10 @@ class Child:
             name = signal.Signals(-code).name if -code in [*signal.Signals] else str(-code)
             why = ", perhaps for want of memory" if -code == signal.SIGKILL else ""
             return f"its process was ended by {name}{why}"
-        return lines[-1].strip() if lines else f"its process ended with exit code {code}"
+        return self._last() or f"its process ended with exit code {code}"
+
+    def _last(self) -> str:
+        return next((line.strip() for line in reversed(self._errors) if line.strip()), "")
 
     def _read_errors(self) -> None:
         errors = self._process.stderr

@@ -45,7 +45,7 @@ class Jobs:
 
     def __init__(self, ledger: Ledger, places: Places, *, patience: Sequence[float] = _PATIENCE) -> None:
         self.folder = ledger.folder
-        self._ledger, self._places, self._patience = ledger, places, patience
+        self.ledger, self._places, self._patience = ledger, places, patience
         self._turn = threading.Condition(ledger.lock)
         self._queue: deque[str] = deque()
         self._child: tuple[str, Child] | None = None
@@ -66,13 +66,13 @@ class Jobs:
             job = None if path.name.startswith(".") or path.is_symlink() else runs.read(path)
             if job is None:
                 continue
-            self._ledger.jobs[job.id] = job
+            self.ledger.jobs[job.id] = job
             if job.state == "running":
                 labour.end_orphan(path, job.pid)
                 card = runs.found(path)
-                self._ledger.update(job.id, state="done" if card and card.state == "done" else "interrupted")
+                self.ledger.update(job.id, state="done" if card and card.state == "done" else "interrupted")
             elif job.state == "queued":
-                self._ledger.update(job.id, state="interrupted")
+                self.ledger.update(job.id, state="interrupted")
 
     def submit(self, command: str, options: Mapping[str, Any]) -> Job:
         """Put a job into the queue. Raises Invalid for what is not allowed, Unready, and Full."""
@@ -113,14 +113,14 @@ class Jobs:
     def stop(self, id: str) -> Job:
         """Ask a job to stop: a first time as Ctrl-C does, so that it keeps what it has; then by force."""
         with self._turn:
-            job = self._ledger.jobs.get(id)
+            job = self.ledger.jobs.get(id)
             if id in self._queue:
                 self._queue.remove(id)
-                return self._ledger.update(id, state="stopped", ended=now())
+                return self.ledger.update(id, state="stopped", ended=now())
             if self._child is not None and self._child[0] == id:
                 self._child[1].stop()
-                return self._ledger.update(id, save=False, text="stopping")
-        if job is None and (found := self._ledger.get(id)) is not None and found.state == "running":
+                return self.ledger.update(id, save=False, text="stopping")
+        if job is None and (found := self.ledger.get(id)) is not None and found.state == "running":
             raise Unready("this run was begun on the command line: stop it there")
         raise Unready("this job is not at work: there is nothing to stop")
 
@@ -128,13 +128,15 @@ class Jobs:
         """Put a job into the queue again: on from where it was, or else anew."""
         with self._turn:
             self._ready()
-            job = self._ledger.get(id)
+            job = self.ledger.get(id)
             how = "" if job is None else runs.resumable(job, self.folder)
             if job is None or not how:
                 state = "" if job is None else f" it is {job.state}"
                 raise Unready(f"this job cannot be resumed:{state or ' there is none'}")
             if how == "anew":
                 labour.clear(self.folder / id)
+            if how == "anew" or WORKS[job.command].goes_on != "resume":
+                self.ledger.renew(id)
             if not job.own:  # the result goes into the run's folder, where a page can see it
                 output = WORKS[job.command].output
                 job = replace(job, output=output)
@@ -146,19 +148,19 @@ class Jobs:
     def remove(self, id: str) -> None:
         """Remove a job and all it has written; runs of the command line are left alone."""
         with self._turn:
-            job = self._ledger.jobs.get(id)
+            job = self.ledger.jobs.get(id)
             if job is None or not job.own:
                 raise Unready("this run was begun on the command line: remove its folder by hand")
             if self._child is not None and self._child[0] == id:
                 raise Unready("this job is at work: stop it first")
             if id in self._queue:
                 self._queue.remove(id)
-            self._ledger.forget(id)
+            self.ledger.forget(id)
             shutil.rmtree(self.folder / id, ignore_errors=True)
 
     def hang_up(self) -> None:
         """Let everyone who follows a job go: a server that is to stop would wait for them."""
-        self._ledger.hang_up()
+        self.ledger.hang_up()
 
     def close(self) -> None:
         """Stop: the job at work is interrupted and may keep what it has; those that wait are kept."""
@@ -204,9 +206,9 @@ class Jobs:
             raise Full(f"{WAITING} jobs wait already: let some end, or stop them")
 
     def _enqueue(self, job: Job) -> None:
-        self._ledger.jobs[job.id] = job
+        self.ledger.jobs[job.id] = job
         self._queue.append(job.id)
-        history = self._ledger.history(job.id)
+        history = self.ledger.history(job.id)
         history.reopen()
         history.add("state", told_of(job))
         if self._thread is None:
@@ -224,13 +226,13 @@ class Jobs:
                     return
                 id = self._queue.popleft()
                 try:
-                    child, lock = self._begin(self._ledger.jobs[id])
+                    child, lock = self._begin(self.ledger.jobs[id])
                 except Exception as error:  # this job's trouble is not the others'
                     self._end(id, {"state": "failed", "error": f"it could not begin: {error}"[:1000]})
                     continue
                 self._child = (id, child)
             try:
-                end = labour.carry_out(self._ledger, id, child, lambda: self._closing)
+                end = labour.carry_out(self.ledger, id, child, lambda: self._closing)
             except Exception as error:
                 child.kill()
                 end = {"state": "failed", "error": f"it was lost: {error}"[:1000]}
@@ -241,7 +243,7 @@ class Jobs:
                 self._end(id, end)
 
     def _end(self, id: str, changes: Mapping[str, Any]) -> None:
-        self._ledger.update(id, ended=now(), pid=None, text="", **changes)
+        self.ledger.update(id, ended=now(), pid=None, text="", **changes)
 
     def _begin(self, job: Job) -> tuple[Child, IO[bytes]]:
         folder, work = self.folder / job.id, WORKS[job.command]
@@ -252,5 +254,5 @@ class Jobs:
         except BaseException:
             lock.close()
             raise
-        self._ledger.update(job.id, state="running", started=now(), ended="", pid=child.pid)
+        self.ledger.update(job.id, state="running", started=now(), ended="", pid=child.pid)
         return child, lock

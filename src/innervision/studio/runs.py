@@ -7,11 +7,10 @@ import json
 import math
 import os
 from collections import deque
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Literal, get_args
-from urllib.parse import quote
 
 from innervision.errors import RunUnusable
 from innervision.files import atomic
@@ -27,7 +26,6 @@ INPUTS = "inputs"
 State = Literal["queued", "running", "done", "failed", "stopped", "interrupted"]
 Resume = Literal["on", "anew", ""]
 
-_FILES = 2000  # listed of a run
 _CARD = 1 << 22  # bytes of a card, or of a record, that is read
 _EVENTS = 1 << 26  # bytes of events that are read, the last ones
 
@@ -62,32 +60,6 @@ class Job:
     def work(self) -> Work | None:
         """How its command is carried out; None where a page cannot start it."""
         return WORKS.get(self.command)
-
-
-@dataclass(frozen=True, kw_only=True)
-class File:
-    """A file of a run."""
-
-    name: str
-    kind: Literal["input", "preview", "result", "picture", "page", "video", "table", "data"]
-    size: int
-    etag: str
-    url: str
-
-
-KINDS: Mapping[str, tuple[str, str]] = {
-    ".png": ("picture", "image/png"),
-    ".jpg": ("picture", "image/jpeg"),
-    ".jpeg": ("picture", "image/jpeg"),
-    ".webp": ("picture", "image/webp"),
-    ".gif": ("picture", "image/gif"),
-    ".html": ("page", "text/html; charset=utf-8"),
-    ".mp4": ("video", "video/mp4"),
-    ".csv": ("table", "text/csv; charset=utf-8"),
-    ".json": ("data", "application/json"),
-    ".jsonl": ("data", "application/x-ndjson"),
-}
-"""Suffix -> what it is, and its type; what is not here is given as bytes to be saved."""
 
 
 def write(job: Job, runs: Path) -> None:
@@ -180,48 +152,6 @@ def resumable(job: Job, runs: Path) -> Resume:
     return "on" if job.work.goes_on == "same" and (folder / EVENTS).is_file() else "anew"
 
 
-def files(job: Job, runs: Path) -> list[File]:
-    """Return the files of a run that may be seen, by name."""
-    listed: list[File] = []
-    for name, entry in _walk(runs / job.id, ""):
-        with contextlib.suppress(OSError):
-            about = entry.stat(follow_symlinks=False)
-            etag = f"{about.st_mtime_ns:x}-{about.st_size:x}"
-            url = f"/api/jobs/{quote(job.id)}/files/{quote(name)}?v={etag}"
-            kind = _kind(name, job.output)
-            listed.append(File(name=name, kind=kind, size=about.st_size, etag=etag, url=url))
-        if len(listed) >= _FILES:
-            break
-    return sorted(listed, key=lambda file: file.name)
-
-
-def _walk(folder: Path, above: str, depth: int = 2) -> Iterator[tuple[str, os.DirEntry[str]]]:
-    """Yield the plain files below a folder, but for what is hidden, ours, or of use to the command alone."""
-    try:
-        entries = sorted(os.scandir(folder), key=lambda entry: entry.name)
-    except OSError:
-        return
-    for entry in entries:
-        name = entry.name
-        if name.startswith((".", "checkpoint")) or name == RECORD or not name.isprintable():
-            continue
-        if entry.is_file(follow_symlinks=False):
-            yield above + name, entry
-        elif depth > 0 and entry.is_dir(follow_symlinks=False):
-            yield from _walk(folder / name, f"{above}{name}/", depth - 1)
-
-
-def _kind(name: str, output: str | None) -> Any:
-    top, _, rest = name.partition("/")
-    if rest and top == INPUTS:
-        return "input"
-    if rest and top == "snapshots":
-        return "preview"
-    if name == output or (output == "film" and top == "film"):
-        return "result"
-    return KINDS.get(Path(name).suffix.lower(), ("data", ""))[0]
-
-
 def card_of(job: Job, runs: Path) -> Any:
     """Return the card that the command has left, as JSON has it; None where there is none yet."""
     folder = runs / job.id
@@ -234,15 +164,10 @@ def card_of(job: Job, runs: Path) -> Any:
 
 
 def steps(folder: Path) -> list[dict[str, Any]]:
-    """Return a run's steps from its events, thinned where they are many."""
-    kept: list[dict[str, Any]] = []
-    for line in _lines(folder / EVENTS):
-        step = _step(line)
-        if step is not None:
-            kept.append(step)
-            if len(kept) > MOST:
-                kept = kept[-1::-2][::-1]
-    return kept
+    """Return a run's steps from its events; where they are many, evenly some of them, and the last."""
+    every = [step for line in _lines(folder / EVENTS) if (step := _step(line)) is not None]
+    stride = -(-2 * len(every) // MOST) or 1
+    return every[::-stride][::-1]
 
 
 def last_step(folder: Path) -> dict[str, Any] | None:
