@@ -26,26 +26,27 @@ NET = "guest.py-build"
 NONE: dict[str, Any] = dict.fromkeys(("weights", "mean", "std", "range_", "order", "classes"))
 
 
-def test_fifty_clients_at_once_get_answers(tmp_path: Path, guest: str) -> None:
+def test_fifty_clients_at_once_get_answers(tmp_path: Path, guest: str, serve: Any) -> None:
     samples = ("chelsea", "coffee", "rocket", "astronaut", "harvest")
     answers: list[tuple[int, bytes]] = []
 
-    async def one(number: int, address: str) -> None:
-        async with httpx.AsyncClient(base_url=address, headers=OURS, timeout=60) as client:
-            picture = f"sample-{samples[number % 5]}"
-            look = await client.post("/api/look", json={"net": NET, "picture": picture, "size": 32 + number})
-            key = look.json()["key"]
-            sprite = await client.get(f"/api/look/{key}/stem")
-            frame = await client.post(f"/api/live?net={NET}&layer=act&size=16", content=bytes(768))
-            state = await client.get("/api/state")
-            for answer in (look, sprite, frame, state):
-                answers.append((answer.status_code, answer.content))
-            assert sprite.headers["x-shape"].startswith("8,")
+    async def one(number: int, client: httpx.AsyncClient) -> None:
+        asked = {"net": NET, "picture": f"sample-{samples[number % 5]}", "size": 32 + number}
+        look = await client.post("/api/look", json=asked)
+        sprite = await client.get(f"/api/look/{look.json()['key']}/stem")
+        frame = await client.post(f"/api/live?net={NET}&layer=act&size=16", content=bytes(768))
+        state = await client.get("/api/state")
+        assert sprite.headers["x-shape"].startswith("8,")
+        answers.extend((answer.status_code, answer.content) for answer in (look, sprite, frame, state))
 
     async def all_of_them(address: str) -> None:
-        async with anyio.create_task_group() as group:
+        limits = httpx.Limits(max_connections=50)
+        async with (
+            httpx.AsyncClient(base_url=address, headers=OURS, timeout=60, limits=limits) as client,
+            anyio.create_task_group() as group,
+        ):
             for number in range(50):
-                group.start_soon(one, number, address)
+                group.start_soon(one, number, client)
 
     settings = Settings(runs=tmp_path, networks=(Opening(name=guest),), threads=1)
     with serve(settings) as studio:

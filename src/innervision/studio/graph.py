@@ -75,23 +75,15 @@ def graph_of(network: Network) -> Graph:
 
     Without numbers where the module allows it, so that a picture costs nothing; else with zeros.
     """
-    module, device = _stand_in(network), "meta"
     error: Exception | None = None
-    for side in (network.input_size,) if network.input_size else _TRIED:
+    for module, device, side in _ways(network):
         try:
-            try:
-                found = _follow(network, module, (side, side), device)
-            except Exception:
-                if module is network.module:
-                    raise
-                module, device = network.module, str(network.device)  # what looks at values fails without any
-                found = _follow(network, module, (side, side), device)
+            nodes, output, shape = _follow(network, module, (side, side), device)
         except Exception as failed:
             if out_of_memory(failed):
                 raise
             error = failed
             continue
-        nodes, output, shape = found
         if not nodes:
             raise Invalid(f"{network.name} has no layers that answer tensors: nothing can be shown of it")
         seen = followed(network, (side, side))
@@ -105,17 +97,29 @@ def graph_of(network: Network) -> Graph:
     raise Invalid(f"{network.name} answers pictures of no size that was tried: {error}")
 
 
+def _ways(network: Network) -> Iterator[tuple[nn.Module, str, int]]:
+    """Yield the module to follow, its device and a side, the cheapest first."""
+    known = (network.input_size,) if network.input_size else ()
+    stand_in = _stand_in(network)
+    if stand_in is not None:
+        for side in known or (*_TRIED, *range(8, 513, 4)):
+            yield stand_in, "meta", side
+    for side in known or _TRIED:  # what looks at values fails without any
+        yield network.module, str(network.device), side
+
+
 def _with_field(node: Node, seen: Field | str) -> Node:
     known = seen if isinstance(seen, Field) else None
     through = seen if isinstance(seen, str) else ""
     return Node(node.name, node.kind, node.shape, node.parameters, node.inputs, node.maps, known, through)
 
 
-def _stand_in(network: Network) -> nn.Module:
+def _stand_in(network: Network) -> nn.Module | None:
+    """Return a copy without numbers; None where there can be none."""
     try:
         return copy_with(network.module, lambda p, _: torch.empty_like(p, device="meta")).eval()
     except Exception:  # a guest's own __deepcopy__ may raise anything
-        return network.module
+        return None
 
 
 def _fits(network: Network, module: nn.Module, side: int, device: str) -> Fits:

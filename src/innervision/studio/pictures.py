@@ -8,6 +8,7 @@ import json
 import re
 import secrets
 import threading
+import time
 from contextlib import suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -176,7 +177,7 @@ class Shelf:
                 )
                 read = (_entry(path) for path in found if self._file(path.stem).is_file())
                 self._entries = {entry.id: entry for entry in read if entry is not None}
-                for left in self.folder.glob(".*.part"):  # of a process that was killed
+                for left in _left(self.folder):
                     with suppress(OSError):
                         left.unlink()
             return self._entries
@@ -188,6 +189,14 @@ def _entry(path: Path) -> Entry | None:
         return Entry(path.stem, str(told["name"]), int(told["width"]), int(told["height"]))
     except (OSError, ValueError, KeyError, TypeError):
         return None
+
+
+def _left(folder: Path) -> list[Path]:
+    """Return what a process that was killed left half taken."""
+    old = time.time() - 3600
+    with suppress(OSError):
+        return [path for path in folder.glob(".*.part") if path.stat().st_mtime < old]
+    return []
 
 
 def _clean(name: str) -> str:
