@@ -23,6 +23,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -51,7 +52,11 @@ def product_rate(dtype: torch.dtype, threads: int, size: int = 2048, seconds: fl
 
 
 def work_per_picture(recipe: Recipe, classes: int = 10) -> float:
-    """Return the operations of one picture's way through the network and back."""
+    """Return the operations of one picture's way through the network and back, the mean over the epochs."""
+    if recipe.small is not None:
+        side, share = recipe.small
+        small, whole = (replace(recipe, small=None, size=size) for size in (side, recipe.size))
+        return share * work_per_picture(small, classes) + (1 - share) * work_per_picture(whole, classes)
     net = nets.build(recipe.net, classes=classes)
     for name, weight in net.named_parameters():
         if name.startswith(recipe.frozen) and recipe.frozen:

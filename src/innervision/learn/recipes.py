@@ -99,7 +99,7 @@ _FAST = Recipe(
     whiten=5000,
     validation=0.02,
     views=6,
-    expects="not measured yet; made for 94 % by six views, within 16 minutes on two cores",
+    expects="93.46 ± 0.21 %, by six views 94.35 ± 0.14 % (5 seeds, on a GPU)",
 )
 
 RECIPES: Mapping[str, Recipe] = MappingProxyType(
@@ -141,7 +141,7 @@ RECIPES: Mapping[str, Recipe] = MappingProxyType(
                 validation=0.05,
                 precision="float32",
                 channels_last=False,
-                expects="99.14 % in 5 epochs (one seed); made for 99.2 % within 3 minutes on two cores",
+                expects="99.39 ± 0.05 % (5 seeds), 95 s on two cores",
             ),
             Recipe(
                 name="alexnet-cifar",
@@ -181,7 +181,7 @@ RECIPES: Mapping[str, Recipe] = MappingProxyType(
                 ),
                 start="vgg19-8bit",
                 keep="best",
-                expects="93 to 94.14 % as published; not trained here yet",
+                expects="92.45 % (one seed, 164 epochs on a GPU); 93 to 94.14 % as published",
             ),
             Recipe(
                 name="vgg19-modern",
@@ -200,14 +200,14 @@ RECIPES: Mapping[str, Recipe] = MappingProxyType(
                 start="vgg19-8bit",
                 validation=0.02,
                 views=2,
-                expects="not measured yet",
+                expects="94.13 %, by two views 94.42 % (one seed, on a GPU)",
             ),
             replace(
                 _FAST,
                 name="fast93",
                 epochs=7.4,
                 small=(24, 0.54),
-                expects="not measured yet; made for 93 % by six views, within 10 minutes on two cores",
+                expects="92.83 ± 0.16 %, by six views 93.73 ± 0.10 % (5 seeds, on a GPU)",
             ),
             _FAST,
             replace(
@@ -236,7 +236,7 @@ RECIPES: Mapping[str, Recipe] = MappingProxyType(
                 epochs=20,
                 small=(24, 0.5),
                 augmentation=Augmentation(flip="alternating", shift=2, cutout=8),
-                expects="not measured yet; made for above 94.14 % by the plain picture, within an hour",
+                expects="94.58 ± 0.14 %, by six views 95.15 ± 0.21 % (3 seeds, on a GPU)",
             ),
             Recipe(
                 name="folder",
