@@ -33,8 +33,8 @@ describe("a form", () => {
     const set = arrange(stylize, ["content", "styles"]);
     expect(set.first.map((o) => o.name)).toEqual(["preset", "style-weight"]);
     expect(set.groups.map((g) => [g.name, g.options.map((o) => o.name)])).toEqual([
-      ["Weights", ["style_weights"]],
       ["More", ["steps", "size", "class_weights", "targets"]],
+      ["Weights", ["style_weights"]],
     ]);
   });
 

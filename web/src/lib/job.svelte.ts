@@ -3,12 +3,15 @@
 import { untrack } from "svelte";
 
 import { ApiError, address, get, listen, post, remove, request, upload, type Picture } from "./api";
-import { type Command, type Job, type JobFile, type Step, type Values, pictured, result, terms, underway } from "./jobs";
+import { input, type Command, type Job, type JobFile, type Step, type Values, named, pictured, result, terms, underway } from "./jobs";
 import type { Point } from "./plot";
 import { studio } from "./studio.svelte";
 
 const SOON = 2000; // ms between looks at the list while something is at work
 const LATER = 12000;
+
+/** What stands for a run that has made no picture. */
+const FIGURES = ["filters.png", "sheet.png", "curve.png"];
 
 class Jobs {
   list = $state.raw<Job[] | null>(null);
@@ -59,7 +62,7 @@ class Jobs {
     let found = this.#made.get(key);
     if (!found) {
       found = get<Job>(address("jobs", job.id)).then(
-        (whole) => result(whole.files ?? []),
+        ({ files = [] }) => result(files) ?? FIGURES.map((name) => named(files, name)).find((file) => file),
         () => undefined,
       );
       this.#made.set(key, found);
@@ -256,7 +259,7 @@ export class Watch {
     // a file that was written anew has another address
     const url = file.url.includes("v=") ? file.url : `${file.url}?v=${++this.#version}`;
     this.job = { ...this.job, files: [...files, { ...file, url }] };
-    if (pictured(file) && underway(this.job)) this.frame = url;
+    if (pictured(file) && !input(file) && underway(this.job)) this.frame = url;
   }
 
   /** Curves are drawn a few times a second, however fast steps come. */

@@ -99,7 +99,7 @@ export function arrange(command: Command, elsewhere: readonly string[] = [], fir
   const away = new Set(elsewhere.map(plain));
   const wanted = first?.map(plain);
   const leading: Option[] = [];
-  const groups = new Map<string, Option[]>((command.groups ?? []).map((name) => [name, []]));
+  const groups = new Map<string, Option[]>(["More", ...(command.groups ?? [])].map((name) => [name, []]));
   for (const option of command.options) {
     const name = plain(option.name);
     if (away.has(name) || SERVERS.has(name)) continue;
@@ -260,7 +260,7 @@ const FIGURES = /(^|\/)(sheet|curve|curves|confusion|per_class|reliability|mista
 
 export const pictured = (file: JobFile): boolean => PICTURE.test(file.name);
 const preview = (file: JobFile): boolean => file.kind === "preview" || /^(snapshots|preview)\//.test(file.name);
-const input = (file: JobFile): boolean => file.kind === "input" || /^inputs\//.test(file.name);
+export const input = (file: JobFile): boolean => file.kind === "input" || /^inputs\//.test(file.name);
 
 /** The picture that a run is for: its result, or else the last that it has made. */
 export function result(files: readonly JobFile[]): JobFile | undefined {
