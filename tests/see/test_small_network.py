@@ -255,7 +255,7 @@ def test_maps_that_depend_on_what_was_learned_are_trusted() -> None:
 
 def test_the_page_tells_the_digit() -> None:
     told = run("look", "7.png", "--size", "32", "--steps", "8", "-o", "page.html")
-    assert len(told["sections"]) == 5
+    assert len(told["sections"]) == 7
     page = Path("page.html").read_text(encoding="utf-8")
     first = re.search(r"<tr><td>([^<]*)</td><td>([\d.]+) %", page)
     assert first is not None and first[1].endswith("7") and float(first[2]) > 90, first

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import time
 from pathlib import Path
 from typing import Any
@@ -12,7 +13,6 @@ from innervision.cli.seeing import (
     leave_card,
     network_options,
     open_network,
-    open_picture,
     stem,
     telling,
     telling_options,
@@ -23,7 +23,9 @@ from innervision.cli.seeing import (
 @click.argument("source", metavar="IMAGE")
 @click.option("-o", "--output", type=click.Path(path_type=Path), help="the page [default: look-IMAGE.html]")
 @click.option(
-    "--size", type=click.IntRange(32), default=224, show_default=True, help="longest side, in pixels"
+    "--size",
+    type=click.IntRange(11),
+    help="longest side, in pixels [default: 224, or that of a network trained at fewer]",
 )
 @click.option(
     "--target",
@@ -39,7 +41,12 @@ from innervision.cli.seeing import (
     help="a folder or data set of which to show the units' top images, or what `innervision units` wrote",
 )
 @click.option("--steps", type=click.IntRange(1), default=64, show_default=True, help="of what excites a unit")
-@click.option("--quick", is_flag=True, help="leave out what takes long: excitation, trust and inversion")
+@click.option(
+    "--quick",
+    is_flag=True,
+    help="leave out what takes long: excitation, trust, inversion, dreams and comparison",
+)
+@click.option("--dry-run", is_flag=True, help="say the work and the expected time; write nothing")
 @click.option("--seed", type=int, default=0, show_default=True, help="of what is drawn at random")
 @click.option("--max-pixels", type=int, help="largest picture to read, in pixels [default: 178956970]")
 @network_options
@@ -47,28 +54,32 @@ from innervision.cli.seeing import (
 def look(
     source: str,
     output: Path | None,
-    size: int,
+    size: int | None,
     asked: str | None,
     classes: Path | None,
     images: Path | None,
     steps: int,
     quick: bool,
+    dry_run: bool,
     seed: int,
     max_pixels: int | None,
     quiet: bool,
     as_json: bool,
     **chosen: Any,
 ) -> None:
-    """Write one page of all that a network sees in IMAGE: layers, units, maps, what each layer keeps.
+    """Write one page of all that a network sees in IMAGE: layers, units, maps, inversions, dreams.
 
     The page holds its pictures: it opens from the disk, without a connection. What the picture shows is told
     by the network's own classifier, or by EfficientNet-Lite0 where that is installed: pip install
     'innervision[imagenet]'.
     """
-    from innervision.cli.guesses import Predictor, goal_of, installed
-    from innervision.cli.looking import Look
+    from innervision import images as pictures
+    from innervision.cli.foretold import cost
+    from innervision.cli.guesses import goal_of, installed
+    from innervision.cli.looking import Look, given_to
     from innervision.cli.nines import TopPictures
     from innervision.cli.pages import render
+    from innervision.cli.parts import sections
     from innervision.cli.using import temperature_of
     from innervision.errors import Invalid
     from innervision.files import atomic
@@ -78,9 +89,8 @@ def look(
     network = open_network(chosen)
     if names is not None:
         network.classes = tuple(names)
-    original, image = open_picture(source, size, max_pixels)
-    image = image.to(network.device)
-    predictor = Predictor.of(network, image, temperature_of(chosen) or 1.0)
+    original = pictures.read(source, max_pixels=max_pixels or pictures.MAX_PIXELS)
+    image, predictor = given_to(network, original, size, temperature_of(chosen) or 1.0)
     predictor = predictor or installed(original, network.device)
     goal, subject, seen = goal_of(asked, network, image, predictor)
     where = output or Path(f"look-{stem(source)}.html")
@@ -88,16 +98,31 @@ def look(
         raise Invalid(f"'{where}' is a folder: name a file, such as {where / 'look.html'}")
     top = None if images is None else TopPictures.open(images, network)
     work = Look(network, image, predictor, goal, subject, seen, top, seed, steps, quick)
+    foretold = cost(work)
+    if dry_run or as_json:
+        event = {"event": "estimate", "text": foretold.said(), "multiply_adds": foretold.multiply_adds}
+        event |= {"seconds": round(sum(foretold.seconds.values()), 1)}
+        event |= {"parts": {part: round(seconds, 1) for part, seconds in foretold.seconds.items()}}
+        click.echo(json.dumps(event) if as_json else foretold.said())
+    if dry_run:
+        return
     with telling(quiet=quiet, as_json=as_json) as told:
         told.say(work.said())
-        sections = list(work.sections(told))
+        told.say(foretold.said())
+        made = list(sections(work, foretold.seconds, told))
         seconds = time.perf_counter() - clock
         parameters = sum(p.numel() for p in network.module.parameters())
         head = f"{network.name}, {parameters / 1e6:.1f} million parameters; made in {seconds:.0f} s"
-        page = render(sections, title=Path(source).name or source, head=head)
+        page = render(made, title=Path(source).name or source, head=head)
         with atomic(where) as draft:
             draft.write_text(page, encoding="utf-8")
-        given = {**chosen, "size": size, "target": str(goal), "steps": steps, "quick": quick}
+        given = {
+            **chosen,
+            "size": size or max(image.shape[-2:]),
+            "target": str(goal),
+            "steps": steps,
+            "quick": quick,
+        }
         given |= {"explained": subject.name, "predictor": predictor.network.name if predictor else None}
         read = {"picture": source} | ({} if images is None else {"images": str(images)})
         leave_card("look", where, given, read, seed=seed)
@@ -106,7 +131,7 @@ def look(
             text,
             output=str(where),
             seconds=round(seconds, 1),
-            sections=[s.title for s in sections],
+            sections=[each.title for each in made],
             target=str(goal),
             explained=subject.name,
             predictor=None if predictor is None else predictor.network.name,
