@@ -10,7 +10,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from innervision.errors import Invalid
-from innervision.learn.calibrate import reliability, temperature
+from innervision.learn.calibrate import reliability, remark, temperature
 
 
 def two(*sure: float) -> Tensor:
@@ -102,6 +102,14 @@ def test_where_no_temperature_is_best_it_stops_at_the_ends() -> None:
     assert temperature(right, labels) == 0.01
     assert temperature(right, 1 - labels) == 100.0
     assert temperature(torch.zeros(3, 2), labels) == 100.0
+
+
+def test_an_end_of_the_range_is_said_to_be_one() -> None:
+    labels = torch.tensor([0, 1, 1])
+    right = torch.tensor([[3.0, 1.0], [0.0, 1.0], [-1.0, 5.0]])
+    assert "100 is the end of the range: " in remark(temperature(torch.zeros(3, 2), labels))
+    assert "0.01 is the end of the range: " in remark(temperature(right, labels))
+    assert remark(1.0) == remark(99.9) == remark(0.011) == ""
 
 
 def test_no_pictures_or_bins_are_refused() -> None:

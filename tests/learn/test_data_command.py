@@ -68,6 +68,24 @@ def test_json_ends_with_all_of_it(here: Path) -> None:
     assert not Path("zoo-examples.png").exists()
 
 
+def test_a_class_without_pictures_and_a_single_one_are_shown(here: Path) -> None:
+    (here / "zoo/train/fox").mkdir()
+    (here / "zoo/train/gnu").mkdir()
+    (here / "zoo/train/gnu/0.png").write_bytes(b"no picture")
+    text = run("inspect", "zoo")
+    lines = [line.split() for line in text.splitlines()]
+    assert ["fox", "0", "0"] in lines and ["gnu", "0", "0"] in lines and ["cat", "5", "2"] in lines
+    assert "train: no pictures of fox" in text
+    assert "train: no picture of class 'gnu' can be read" in text
+    text = run("inspect", "zoo/train/cat/..", "--no-sheet")  # as a set of its own
+    assert ["fox", "0"] in [line.split() for line in text.splitlines()]
+    (here / "one/cat").mkdir(parents=True)
+    (here / "zoo/train/cat/1.png").rename("one/cat/1.png")
+    assert "train: only one class, 'cat': a classifier tells two or more apart" in run("inspect", "one")
+    (here / "none").mkdir()
+    assert "no class folders in" in run("inspect", "none", code=2)
+
+
 def test_one_part_is_read_alone_and_quietly(here: Path) -> None:
     (here / "zoo/test/cat/broken.png").write_bytes(b"no picture")
     assert run("inspect", "zoo", "--part", "train", "--bad", "refuse", "--quiet", "-o", "sheet.png") == ""

@@ -183,6 +183,28 @@ def test_the_command_names_a_broken_picture_and_goes_on_if_asked() -> None:
     assert "2 pictures skipped" in found.stderr
 
 
+def test_a_folder_means_all_pictures_in_it() -> None:
+    paths = photographs(Path("photos"), 4)
+    Path("photos/notes.txt").write_text("no picture")
+    found = command("photos", "--net", "runs/colours", "--json")
+    assert found.exit_code == 0, found.output
+    names = [one["picture"] for one in json.loads(found.stdout.splitlines()[-1])["predictions"]]
+    assert names == [str(path) for path in sorted(paths)] and len(names) == 4
+    twice = command(paths[3], "photos", "--net", "runs/colours", "--json")
+    assert len(json.loads(twice.stdout.splitlines()[-1])["predictions"]) == 5
+    Path("empty").mkdir()
+    found = command("empty", "--net", "runs/colours")
+    assert found.exit_code == 2 and "no picture lies in the folder 'empty'" in found.stderr
+
+
+def test_a_temperature_that_says_nothing_is_told() -> None:
+    own = network.load("runs/colours")
+    saved.save(own, "runs/chance", net="own.py:colours", facts={"temperature": 100.0})
+    (path,) = photographs(Path("photos"), 1)
+    said = command(path, "--net", "runs/chance").stderr
+    assert "calibrated, temperature 100 (100 is the end of the range: " in said
+
+
 def test_the_usual_network_is_the_one_at_hand(monkeypatch: pytest.MonkeyPatch) -> None:
     from innervision import weights
     from innervision.cli.using import usual

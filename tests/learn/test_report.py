@@ -122,6 +122,7 @@ def test_the_folder_holds_numbers_pictures_and_a_page_that_stands_alone(
     assert not re.findall(r"""(?:src|href|srcset)=["'](?!data:|#)""", page)
     assert "http" not in re.sub(r"data:[^\"]+", "", page)
     assert "a &lt;b&gt; &amp; c" in page
+    assert f"<title>{own.name} on {test.name} · innervision</title>" in page
     assert f"{100 * found.accuracy:.2f} %" in page
     embedded = re.findall(r"data:image/webp;base64,([A-Za-z0-9+/=]+)", page)
     assert len(embedded) == 2 * len(files)

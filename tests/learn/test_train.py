@@ -16,13 +16,16 @@ import torch
 import torch.nn.functional as F
 from click.testing import CliRunner, Result
 from PIL import Image
+from safetensors.torch import load_file
 from torch import nn
 
 from innervision import network
 from innervision.cli import cli
+from innervision.cli.course import of_each
 from innervision.errors import Diverged, Invalid
 from innervision.learn.augment import Augmentation
 from innervision.learn.averages import Ema, Lookahead
+from innervision.learn.checkpoints import kept
 from innervision.learn.cost import cost
 from innervision.learn.data import DataSet
 from innervision.learn.finder import Trial, find_lr, suggest
@@ -335,6 +338,41 @@ def test_train_leaves_a_folder_that_other_commands_take(guest: str, folder: Path
     assert refused.exit_code == 2 and "is done" in refused.output
 
 
+def test_weights_of_epochs_are_kept_and_looked_at(guest: str, folder: Path) -> None:
+    """With all else the same: what is kept after the last epoch is what the run ends with."""
+    args = small(guest, folder, "--keep", "last", "--no-report", "--quiet")
+    assert run("train", *args, "--run", "plain").exit_code == 0
+    assert not Path("plain/epochs").exists()
+    assert run("train", *args, "--run", "out", "--keep-every", 2).exit_code == 0
+    files = kept("out")
+    assert list(files) == [0, 2, 4]
+    start, half, end = (load_file(file) for file in files.values())
+    last = load_file("out/model.safetensors")
+    assert all(torch.equal(end[n], v) for n, v in last.items())
+    assert all(torch.equal(load_file("plain/model.safetensors")[n], v) for n, v in last.items())
+    assert not torch.equal(start["0.weight"], half["0.weight"])
+    assert not torch.equal(half["0.weight"], end["0.weight"])
+    then = network.load("out", weights_file=files[2])
+    assert torch.equal(then.module.state_dict()["0.weight"], half["0.weight"])
+    asked = ["compare", folder / "test", "--net", "out", "--target", "0:1", "--size", 8, "-o", "unit.png"]
+    found = run(*asked, "--checkpoints", *files.values())
+    assert found.exit_code == 0, found.output
+    told = Path("unit.csv").read_text().splitlines()[1:]
+    assert [line.split(",")[0] for line in told] == ["epoch-000", "epoch-002", "epoch-004"]
+
+
+def test_what_is_about_to_be_done_is_told(guest: str, folder: Path) -> None:
+    said = run("train", *small(guest, folder, "--dry-run")).output
+    assert "mine.py:net on pictures by the recipe folder: 8" in said
+    assert "51 pictures of 8x8 in 3 classes, 9 held out; 17 of each class" in said
+    for path in sorted((folder / "train/red").iterdir())[:5]:
+        path.unlink()
+    said = run("train", *small(guest, folder, "--dry-run")).output
+    assert "; blue 17, green 17, red 13" in said
+    many = DataSet(torch.zeros(14, 3, 8, 8, dtype=torch.uint8), torch.arange(14) % 13, tuple("abcdefghijklm"))
+    assert of_each(many) == "from 1 (b) to 2 (a) of a class"
+
+
 def test_a_dry_run_tells_the_cost_and_leaves_nothing(guest: str, folder: Path) -> None:
     found = run("train", *small(guest, folder, "--dry-run", "--run", "out", "--json"))
     told = json.loads(found.stdout.splitlines()[-1])
@@ -368,6 +406,20 @@ def test_tensorboard_is_an_extra(guest: str, folder: Path, monkeypatch: pytest.M
     assert [count for key, _, count in told if key == "loss"] == [1, 2, 3, 4, 4]  # steps, and the epoch
     assert {"lr", "accuracy", "validation_accuracy", "validation_loss"} <= {key for key, _, _ in told}
     assert told[-1][0] == "closed"
+
+
+def test_tensorboard_reads_what_is_written(guest: str, folder: Path) -> None:
+    """With the package itself, where it is installed."""
+    reader = pytest.importorskip("tensorboard.backend.event_processing.event_accumulator")
+    args = small(guest, folder, "--epochs", 2, "--tensorboard", "--no-report", "--run", "out", "--quiet")
+    assert run("train", *args).exit_code == 0
+    found = reader.EventAccumulator("out/tensorboard").Reload()
+    written = [json.loads(line) for line in Path("out/events.jsonl").read_text().splitlines()]
+    for key in ("loss", "lr", "accuracy", "validation_accuracy", "validation_loss"):
+        wanted = [(event["count"], event[key]) for event in written if key in event]
+        assert [(one.step, one.value) for one in found.Scalars(key)] == [
+            (count, pytest.approx(value, rel=1e-6)) for count, value in wanted
+        ]
 
 
 def test_find_lr_draws_a_curve(guest: str, folder: Path) -> None:

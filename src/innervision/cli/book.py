@@ -14,7 +14,7 @@ from typing import IO, Any
 
 import click
 
-from innervision.cli.course import Course
+from innervision.cli.course import MACHINE, Course
 from innervision.cli.order import machine, versions
 from innervision.errors import Diverged, InnervisionError, Invalid, RunUnusable
 from innervision.files import disk, sha256
@@ -38,6 +38,7 @@ class Book:
         seconds: float,
     ) -> None:
         self.training, self.folder, self.cadence = training, folder, cadence
+        self._keep_every: int = course.options["keep_every"]
         self._board = _board(folder, training.done) if tensorboard else None
         card = describe(training, course, folder)
         self.run = open_run(folder, card) if course.before is None else _reopened(folder, course.before, card)
@@ -54,6 +55,8 @@ class Book:
 
     def __enter__(self) -> Book:
         try:
+            if self._keep_every and not self.training.done:
+                checkpoints.keep(self.training.network.module, self.folder, 0)
             keep_events(self.folder, self.training.done)
             with disk(self.folder / "events.jsonl"):
                 self._events = (self.folder / "events.jsonl").open("a", encoding="utf-8")
@@ -86,6 +89,9 @@ class Book:
                         self._board.add_scalar(key, value, event["count"])
         if lesson.tick.loss is not None:
             self._last = lesson.tick.loss
+        at_end = lesson.training is not None
+        if at_end and self._keep_every and lesson.tick.epoch % self._keep_every == 0:
+            checkpoints.keep(self.training.network.module, self.folder, lesson.tick.epoch)
         # where a checkpoint takes long, training shall still have 98 % of the time
         if time.perf_counter() - self._saved >= max(self.cadence, 50 * self._took):
             self.save_checkpoint()
@@ -169,7 +175,8 @@ def describe(training: Training, course: Course, folder: Path) -> RunCard:
 
 def _reopened(folder: Path, before: RunCard, card: RunCard) -> Run:
     """Claim the folder of a run that was broken off; its own card stays."""
-    options = {**before.options, "data": card.options["data"], "threads": before.options["threads"]}
+    fixed = {"data": card.options["data"], "threads": before.options["threads"]}
+    options = {**MACHINE, **before.options, **fixed}
     now = replace(card, options={**card.options, "threads": before.options["threads"]})
     if faults := replace(before, options=options).differences(now):
         raise RunUnusable(f"the run in '{folder}' cannot be gone on with: {'; '.join(faults)}; start it anew")

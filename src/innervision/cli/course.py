@@ -18,10 +18,11 @@ from innervision.cli.progress import duration
 from innervision.cli.using import told_reading
 from innervision.errors import RunUnusable, unknown
 from innervision.learn import checkpoints
-from innervision.learn.data import DataSet, Part, parts, reading, split
+from innervision.learn.data import DataSet, Part, check_labels, parts, reading, split
 from innervision.learn.recipe import Recipe
 from innervision.learn.recipes import recipe
 from innervision.learn.sets import SETS
+from innervision.learn.start import net_name
 from innervision.learn.train import Training
 from innervision.machine import choose_device
 from innervision.nets import NETS
@@ -32,8 +33,10 @@ if TYPE_CHECKING:
     from innervision.cli.seeing import Telling
     from innervision.learn.cost import Cost
 
-MACHINE: Mapping[str, Any] = {"seed": 0, "threads": None, "device": "auto", "bad": "refuse"}
+MACHINE: Mapping[str, Any] = {"seed": 0, "threads": None, "device": "auto", "bad": "refuse", "keep_every": 0}
 """Options that are no recipe's, and what they are where they are not typed."""
+
+_FEW = 12  # classes up to which each one's count is told
 
 
 @dataclass(frozen=True)
@@ -125,6 +128,8 @@ def prepare(course: Course, folder: Path, team: Team, told: Telling) -> tuple[Tr
     data = read(course, "train", told)
     if team.world > 1 and team.rank == 0:
         dist.barrier()
+    if "test" in parts(course.data):  # looked at when all is trained; what is wrong with it is told now
+        check_labels(course.data, "test", data.classes, bad=course.options["bad"])
     held: DataSet | None = None
     if plan.validation:
         if "validation" in parts(course.data):
@@ -177,8 +182,8 @@ def introduce(training: Training) -> list[str]:
     out = f", {len(held):,} held out" if held is not None else ""
     height, width = data.size
     lines = [
-        f"{plan.name}: {plan.net}, {counts}",
-        f"{data.name}: {len(data):,} pictures of {width}x{height} in {len(data.classes)} classes{out}",
+        f"{net_name(plan.net)} on {data.name} by the recipe {plan.name}: {counts}",
+        f"{len(data):,} pictures of {width}x{height} in {len(data.classes)} classes{out}; {of_each(data)}",
         f"{training.steps:,} steps of {plan.batch}, {training.epochs:.4g} epochs, in {dtype} ({why}), "
         f"{on}{shared}",
     ]
@@ -187,6 +192,17 @@ def introduce(training: Training) -> list[str]:
         shown = more if len(more) <= 8 else [*more[:7], f"… and {len(more) - 7} lines more"]
         lines += [f"started from {shown[0]}", *(f"  {line}" for line in shown[1:])]
     return lines
+
+
+def of_each(data: DataSet) -> str:
+    """Return how many pictures the classes have: one number where they are alike, else each, or the ends."""
+    counts = data.counts()
+    few, most = min(counts, key=counts.__getitem__), max(counts, key=counts.__getitem__)
+    if counts[few] == counts[most]:
+        return f"{counts[few]:,} of each class"
+    if len(counts) <= _FEW:
+        return ", ".join(f"{name} {count:,}" for name, count in counts.items())
+    return f"from {counts[few]:,} ({few}) to {counts[most]:,} ({most}) of a class"
 
 
 def forecast(cost: Cost) -> str:

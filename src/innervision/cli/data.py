@@ -156,6 +156,7 @@ def _read(told: Telling, source: str, part: str, channels: str | None, chosen: d
         size=chosen["size"],
         channels=None if channels is None else int(channels),
         bad=chosen["bad"],
+        lacking="tell",
         workers=chosen["workers"],
     )
     return finished(work, lambda step: _tell(told, step))

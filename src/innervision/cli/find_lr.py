@@ -79,7 +79,7 @@ def find_lr(
         try:
             for trial in work:
                 trials.append(trial)
-                text = f"rate {trial.lr:.2g}, loss {trial.loss:.4f}"
+                text = f"rate {trial.lr:.2g}, loss {trial.loss:.4g}"
                 told.step(trial.count, trial.steps, text, lr=trial.lr, loss=trial.loss)
         except KeyboardInterrupt:
             work.close()

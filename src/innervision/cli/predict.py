@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
@@ -11,6 +12,8 @@ from innervision.cli.using import bad_option, classifier_options, open_classifie
 
 if TYPE_CHECKING:
     from innervision.learn.predict import Prediction
+
+_SOME = (".jpg", ".png", ".webp")  # of the suffixes that a folder is searched for
 
 
 @click.command()
@@ -45,12 +48,14 @@ def predict(
 ) -> None:
     """Tell what a trained network takes pictures for: classes with probabilities.
 
-    A picture is prepared exactly as in the network's validation: its middle square, at the network's size.
-    Where training found a temperature, probabilities are calibrated by it. "-" reads a picture from standard
-    input. Exit code 1 if a picture was skipped.
+    IMAGES are files, or folders with pictures in them, at any depth. A picture is prepared exactly as in the
+    network's validation: its middle square, at the network's size. Where training found a temperature,
+    probabilities are calibrated by it. "-" reads a picture from standard input. Exit code 1 if a picture was
+    skipped.
     """
     from innervision.learn.predict import predict as work_on
 
+    pictures = each(pictures)
     network, temperature = open_classifier(chosen)
     options = {"top": top, "size": size, "views": int(views), "batch": batch, "bad": bad}
     found: list[Prediction] = []
@@ -71,9 +76,32 @@ def predict(
         ctx.exit(1)
 
 
+def each(given: tuple[str, ...]) -> tuple[str, ...]:
+    """Return the pictures that are meant: of a folder, all that lie in it, in the order of their names."""
+    from innervision.errors import Invalid
+    from innervision.learn.folders import pictures_in
+
+    found: list[str] = []
+    for one in given:
+        own = [one]
+        if Path(one).is_dir():
+            own = [str(path) for path in pictures_in(Path(one))]
+            if not own:
+                raise Invalid(
+                    f"no picture lies in the folder '{one}': name one with {', '.join(_SOME)} files"
+                )
+        found += own
+    return tuple(found)
+
+
 def told_of(network: str, temperature: float | None, skipped: int) -> str:
     """Say what predicted, and how its probabilities are to be taken."""
-    how = "as the network gives them" if temperature is None else f"calibrated, temperature {temperature:.3g}"
+    from innervision.learn.calibrate import remark
+
+    how = "as the network gives them"
+    if temperature is not None:
+        how = f"calibrated, temperature {temperature:.3g}"
+        how += f" ({found})" if (found := remark(temperature)) else ""
     left = f"; {skipped} pictures skipped" if skipped > 1 else "; 1 picture skipped" if skipped else ""
     return f"{network}: probabilities {how}{left}"
 

@@ -65,6 +65,13 @@ from innervision.cli.using import machine_options
     show_default=True,
     help="seconds from checkpoint to checkpoint; more where one takes long",
 )
+@click.option(
+    "--keep-every",
+    type=click.IntRange(0),
+    default=0,
+    metavar="EPOCHS",
+    help="keep the weights after every so many epochs too, and at the start; 0 for none",
+)
 @click.option("--dry-run", is_flag=True, help="say the work and the expected time; train nothing")
 @click.option("--no-report", is_flag=True, help="write no figures and no page at the end")
 @click.option("--tensorboard", is_flag=True, help="write TensorBoard's files too (extra: tensorboard)")

@@ -19,8 +19,8 @@ from innervision.cli.using import told_logits
 from innervision.learn import calibrate
 from innervision.learn.data import parts
 from innervision.learn.evaluate import evaluate
-from innervision.learn.judge import gathered
 from innervision.learn.report import write as write_report
+from innervision.learn.together import gathered
 from innervision.learn.train import Lesson, Training
 from innervision.machine import threads
 from innervision.record import read_events
@@ -126,6 +126,8 @@ def conclude(
         temperature = None
         if held is not None:
             temperature = calibrate.temperature(told_logits(plain, held, 1, told, "measuring"), held.labels)
+            if remark := calibrate.remark(temperature):
+                told.say(f"temperature {remark}")
         facts["temperature"] = temperature
         apart = "test" in parts(course.data)
         test = read(course, "test", told, kept.classes) if apart else held
@@ -143,7 +145,14 @@ def conclude(
         options = {"classes": len(kept.classes)} if ":" not in plan.net else {}
         saved.save(kept, book.folder, net=plan.net, options=options, facts=facts)
         if test is not None and report:
-            rows = {"Recipe": plan.name, "Measured on": facts["measured_on"], "Seed": training.seed}
+            rows = {
+                "Run": str(book.folder),
+                "Recipe": plan.name,
+                "Trained": f"{facts['epochs']:g} epochs of {facts['pictures']:,} pictures in "
+                f"{duration(facts['seconds'])}, {facts['precision']}",
+                "Measured on": facts["measured_on"],
+                "Seed": training.seed,
+            }
             events = read_events(book.folder)
             more = {"temperature": cooled, "views": views, "facts": rows}
             write_report(book.folder, kept, test, logits, events, **more)

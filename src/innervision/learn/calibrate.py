@@ -51,6 +51,21 @@ def reliability(logits: Tensor, labels: Tensor, *, bins: int = BINS) -> Reliabil
     return Reliability(tuple(counts.tolist()), tuple(confidence.tolist()), tuple(accuracy.tolist()))
 
 
+def remark(temperature: float) -> str:
+    """Return what is to be said of a temperature that is no least but an end of its range; "" for others."""
+    if temperature >= _HOTTEST:
+        return (
+            f"{_HOTTEST:g} is the end of the range: on the held-out pictures the network does no better than "
+            "chance, so calibrated probabilities are all alike"
+        )
+    if temperature <= _COLDEST:
+        return (
+            f"{_COLDEST:g} is the end of the range: the network was right of every held-out picture, too few "
+            "to tell how sure it may be"
+        )
+    return ""
+
+
 def temperature(logits: Tensor, labels: Tensor) -> float:
     """Return the T > 0 for which softmax(logits / T) gives these labels the least cross-entropy.
 

@@ -21,12 +21,16 @@ from typing import Any
 
 import safetensors.torch
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
+from innervision import weights
 from innervision.errors import RunUnusable
 from innervision.files import atomic
+from innervision.learn.averages import Averaging
 
 FILE = "checkpoint.json"
+EPOCHS = "epochs"
+"""The folder of a run that holds the weights after some of its epochs, where they are kept."""
 FORMAT = 1
 # older numbers, and what a process that was killed left half written
 _OURS = re.compile(r"checkpoint-\d+\.safetensors|\.checkpoint(-\d+)?\.[0-9a-f]{8}\.(safetensors|json)")
@@ -109,6 +113,21 @@ def load(folder: Path | str) -> Checkpoint | None:
         raise _damaged(path, error) from error
 
 
+def keep(module: nn.Module, folder: Path | str, epoch: int) -> Path:
+    """Keep a network's weights as they are after an epoch (0: at the start), for looking at its history."""
+    return weights.save(
+        module, Path(folder) / EPOCHS / f"epoch-{epoch:03}.safetensors", {"epoch": str(epoch)}
+    )
+
+
+def kept(folder: Path | str) -> dict[int, Path]:
+    """Return epoch -> file of the weights that a run kept, in their order; {} where it kept none."""
+    found = {
+        int(p.stem.removeprefix("epoch-")): p for p in Path(folder).glob(f"{EPOCHS}/epoch-*.safetensors")
+    }
+    return dict(sorted(found.items()))
+
+
 def _damaged(path: Path, error: Exception) -> RunUnusable:
     why = f"no {error}" if isinstance(error, KeyError) else str(error).partition("\n")[0]
     return RunUnusable(f"'{path}' cannot be gone on from: {why}; train anew in another folder")
@@ -123,6 +142,43 @@ def remove(folder: Path | str, *, but: str = "") -> None:
         for path in folder.iterdir():
             if path.name != but and _OURS.fullmatch(path.name):
                 path.unlink(missing_ok=True)
+
+
+def tensors_of(
+    module: nn.Module, averaging: Averaging | None, best: Mapping[str, Tensor]
+) -> dict[str, Tensor]:
+    """Return a training's values by names that tell what they are; the living ones, not copies."""
+    found = {f"module.{name}": value for name, value in module.state_dict().items()}
+    if averaging is not None:
+        found |= {f"average.{name}": value for name, value in averaging.values.items()}
+    return found | {f"best.{name}": value for name, value in best.items()}
+
+
+def give_back(
+    saved: Checkpoint, module: nn.Module, averaging: Averaging | None, optimiser: torch.optim.Optimizer
+) -> dict[str, Tensor]:
+    """Fill a training's module, averages and optimiser from a checkpoint; return the best values so far.
+
+    Raises RunUnusable for the checkpoint of another network.
+    """
+
+    def part(name: str) -> dict[str, Tensor]:
+        return {n.removeprefix(name): t for n, t in saved.tensors.items() if n.startswith(name)}
+
+    try:
+        module.load_state_dict(part("module."))
+        if averaging is not None:
+            averaging.restore(part("average."))
+        optimiser.load_state_dict(unpacked(saved.state["optimiser"], saved.tensors))
+    except (KeyError, RuntimeError, ValueError) as error:
+        *_, why = str(error).strip().split("\n", 2)[:2]  # torch's second line names the first difference
+        raise RunUnusable(f"the checkpoint is of another network: {why.strip()}") from error
+    for parameter, values in optimiser.state.items():
+        for name, value in values.items():
+            if isinstance(value, Tensor) and value.shape == parameter.shape:
+                values[name] = filled(parameter, value)
+    device = next((value.device for value in module.state_dict().values()), torch.device("cpu"))
+    return {name: value.to(device) for name, value in part("best.").items()}
 
 
 def packed(value: Any, tensors: dict[str, Tensor], name: str) -> Any:

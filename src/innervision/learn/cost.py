@@ -9,6 +9,7 @@ from dataclasses import dataclass
 
 import torch
 
+from innervision.core.fit import drawing_from
 from innervision.learn.judge import Judge
 from innervision.learn.train import Training
 from innervision.machine import threads
@@ -41,7 +42,7 @@ def cost(training: Training) -> Cost:
     optimiser = recipe.optimiser(module, dict(recipe.slow))
     judge = Judge(recipe, training.data, training.device, training.dtype)
     size = min(recipe.micro or share, share)
-    with threads(training.threads), torch.random.fork_rng(), torch.enable_grad():
+    with threads(training.threads), drawing_from(0, training.device), torch.enable_grad():
         clock = _Clock(training.device)
         # the last epoch's, for in the first ones pictures may be smaller
         last = (training.steps - 1) // len(training.batches)

@@ -23,6 +23,7 @@ __all__ = [
     "Part",
     "Reading",
     "Source",
+    "check_labels",
     "finished",
     "hold_out",
     "parts",
@@ -45,6 +46,7 @@ def read(
     channels: int | None = None,
     bad: Literal["refuse", "skip"] = "refuse",
     grey: Literal["expand", "refuse"] = "expand",
+    lacking: Literal["refuse", "tell"] = "refuse",
     classes: Sequence[str] | None = None,
     workers: int | None = None,
     max_pixels: int = pictures.MAX_PIXELS,
@@ -58,7 +60,8 @@ def read(
     shorter side resized and the middle cut out; by default a set's own, for files of several sizes 224.
     channels: 1 or 3; by default a set's own, and 3 for files. bad: whether a file that cannot be read or has
     no valid label is an error, or left out and named in `skipped`. grey: whether grey pictures among
-    coloured ones become three equal channels, with a note, or are an error. classes: the names and order
+    coloured ones become three equal channels, with a note, or are an error. lacking: whether a folder's class
+    without pictures, and a single class, are errors, or only told in `notes`. classes: the names and order
     wanted (a network's); labels are turned into that order. workers: processes that decode files.
     max_pixels: of a file, before anything is decoded.
 
@@ -71,6 +74,7 @@ def read(
         channels=channels,
         bad=bad,
         grey=grey,
+        lacking=lacking,
         classes=classes,
         workers=workers,
         max_pixels=max_pixels,
@@ -97,6 +101,7 @@ def reading(
     channels: int | None = None,
     bad: Literal["refuse", "skip"] = "refuse",
     grey: Literal["expand", "refuse"] = "expand",
+    lacking: Literal["refuse", "tell"] = "refuse",
     classes: Sequence[str] | None = None,
     workers: int | None = None,
     max_pixels: int = pictures.MAX_PIXELS,
@@ -106,6 +111,7 @@ def reading(
         ("part", part, ("train", "validation", "test", "any")),
         ("bad", bad, ("refuse", "skip")),
         ("grey", grey, ("expand", "refuse")),
+        ("lacking", lacking, ("refuse", "tell")),
         ("channels", channels, (None, 1, 3)),
     ):
         if value not in allowed:
@@ -120,9 +126,15 @@ def reading(
     if part not in have:
         raise Invalid(f"{path} has no {part} part, only {', '.join(have)}: {_how_to_divide(path)}")
     if _is_listed(path):
-        listing = folders.listing(path, part, classes=classes, bad=bad)
+        listing = folders.listing(path, part, classes=classes, bad=bad, lacking=lacking)
         raw = yield from decoding.decode(
-            listing, size=size, channels=channels or 3, bad=bad, workers=workers, max_pixels=max_pixels
+            listing,
+            size=size,
+            channels=channels or 3,
+            bad=bad,
+            lacking=lacking,
+            workers=workers,
+            max_pixels=max_pixels,
         )
     else:
         yield Reading(0, None, f"reading {path.name}")
@@ -136,6 +148,18 @@ def reading(
         )
     found = _as_data(raw)
     return found if classes is None else relabel(found, classes)
+
+
+def check_labels(
+    source: Source, part: Part, classes: Sequence[str], *, bad: Literal["refuse", "skip"] = "refuse"
+) -> None:
+    """Raise Invalid where a part's files are not of these classes, by their folders or table; none is opened.
+
+    Published sets are as they are.
+    """
+    path = finished(_located(source))
+    if _is_listed(path):
+        folders.listing(path, part, classes=classes, bad=bad)
 
 
 def _located(source: Source) -> Generator[Reading, None, Path]:

@@ -43,6 +43,7 @@ def decode(
     size: int | None,
     channels: int,
     bad: Literal["refuse", "skip"],
+    lacking: Literal["refuse", "tell"] = "refuse",
     workers: int | None = None,
     max_pixels: int = images.MAX_PIXELS,
 ) -> Generator[Reading, None, Raw]:
@@ -51,7 +52,8 @@ def decode(
     What comes of it is kept in the store's folder "decoded", under a key of the files' names, lengths and
     times, the size and the channels, and mapped into memory: a second call reads no picture. size None: the
     files' own where a sample of them is square, small and of one size, else 224. Raises Invalid for files
-    that cannot be read, naming them, unless bad is "skip".
+    that cannot be read, naming them, unless bad is "skip"; and for a class none of whose files can be,
+    unless lacking is "tell" (then `notes` say it).
     """
     yield Reading(0, len(found.files), "looking at files")
     side = size or _usual_size(found.files)
@@ -67,7 +69,7 @@ def decode(
     lost = {n for n, _ in cache.bad}
     labels = np.array([label for n, label in enumerate(found.labels) if n not in lost], np.int64)
     empty = sorted(set(found.labels) - set(labels.tolist()))
-    if empty:
+    if empty and lacking == "refuse":
         raise Invalid(f"no picture of class {found.classes[empty[0]]!r} can be read: {skipped[0][1]}")
     grey = tuple(_name(found, n) for n in cache.grey)
     every = (cache.count, *shape)
@@ -77,7 +79,11 @@ def decode(
         labels=labels,
         classes=found.classes,
         name=found.name,
-        notes=(*found.notes, *_notes(len(skipped), len(grey), cache.count, channels)),
+        notes=(
+            *found.notes,
+            *(f"no picture of class {found.classes[n]!r} can be read" for n in empty),
+            *_notes(len(skipped), len(grey), cache.count, channels),
+        ),
         skipped=tuple(skipped),
         grey=grey if len(grey) < cache.count else (),
         pixels_sha256=cache.pixels_sha256,

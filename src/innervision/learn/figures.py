@@ -161,6 +161,7 @@ def curves(
         axes.set_prop_cycle(color=paper.lines)
         for name, (x, y) in lines.items():
             axes.plot(x, y, label=name, linewidth=1.6, marker="o" if len(x) < 3 else None, markersize=4)
+        axes.locator_params(axis="x", integer=True)
         axes.set_xlabel("epoch")
         axes.set_title(group, fontsize=10, color=paper.ink)
         if len(lines) > 1:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import csv
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from types import MappingProxyType
 from typing import Literal
@@ -63,19 +63,25 @@ def listing(
     *,
     classes: Sequence[str] | None = None,
     bad: Literal["refuse", "skip"] = "refuse",
+    lacking: Literal["refuse", "tell"] = "refuse",
 ) -> Listing:
     """List the files of a part with their labels.
 
     Classes are in the order of their names, numbers by value. Those of a test or validation part are the
     training part's. classes: all names there may be, in their order; then a part may lack some of them.
-    Raises Invalid for a class without pictures, for a single class, and for labels that are unknown; of a
-    table's rows these last are kept in `bad` where `bad` is "skip".
+    Raises Invalid for a class without pictures and for a single class, unless `lacking` is "tell" (then
+    `notes` say it), and for labels that are unknown; of a table's rows these last are kept in `bad` where
+    `bad` is "skip".
     """
-    found = _table(path, part, classes) if path.suffix.lower() in TABLES else _folder(path, part, classes)
+    tell = lacking == "tell"
+    listed = path.suffix.lower() in TABLES
+    found = _table(path, part, classes) if listed else _folder(path, part, classes, tell=tell)
     if found.bad and bad == "refuse":
         raise Invalid(told(found.bad, len(found.files) + len(found.bad), f"'{path}'"))
     if len(found.classes) < 2:
         one = f"only one class, {found.classes[0]!r}" if found.classes else "no class"
+        if tell and found.classes:
+            return replace(found, notes=(*found.notes, f"{one}: a classifier tells two or more apart"))
         raise Invalid(f"'{path}' has {one}: a classifier tells two or more apart; {_HOW}")
     return found
 
@@ -102,7 +108,12 @@ def _in_order(names: Iterable[str]) -> tuple[str, ...]:
 # a folder a class
 
 
-def _folder(path: Path, part: str, classes: Sequence[str] | None) -> Listing:
+def pictures_in(folder: Path) -> list[Path]:
+    """Return the picture files in a folder, at any depth, in the order of their paths."""
+    return sorted(p for p in folder.rglob("*") if p.suffix.lower() in SUFFIXES and p.is_file())
+
+
+def _folder(path: Path, part: str, classes: Sequence[str] | None, *, tell: bool) -> Listing:
     divided = _divided(path)
     folder = divided.get(part, path)
     names = tuple(classes) if classes is not None else _in_order(_class_folders(divided.get("train", folder)))
@@ -111,12 +122,15 @@ def _folder(path: Path, part: str, classes: Sequence[str] | None) -> Listing:
         raise Invalid(f"no class folders in '{folder}': {_HOW}")
     files: list[Path] = []
     labels: list[int] = []
+    empty: list[str] = []
     for name in sorted(here):
-        own = sorted(p for p in here[name].rglob("*") if p.suffix.lower() in SUFFIXES and p.is_file())
-        if not own:
+        own = pictures_in(here[name])
+        if not own and not tell:
             raise Invalid(
                 f"class {name!r} has no pictures: '{here[name]}' is empty; put some in, or remove the folder"
             )
+        if not own:
+            empty.append(name)
         if name not in names:
             raise unknown(
                 "class", name, names, of=f"the classes of '{path}'" if classes is None else "the network"
@@ -125,13 +139,14 @@ def _folder(path: Path, part: str, classes: Sequence[str] | None) -> Listing:
         labels += [names.index(name)] * len(own)
     order = sorted(range(len(files)), key=lambda n: (labels[n], files[n]))
     loose = sum(p.suffix.lower() in SUFFIXES for p in folder.iterdir() if p.is_file())
+    notes = (f"no pictures of {', '.join(empty)}",) if empty else ()
     return Listing(
         name=path.resolve().name,
         root=folder,
         files=tuple(files[n] for n in order),
         labels=tuple(labels[n] for n in order),
         classes=names,
-        notes=(f"{many(loose, 'picture')} in no class folder left out",) if loose else (),
+        notes=(*notes, *((f"{many(loose, 'picture')} in no class folder left out",) if loose else ())),
     )
 
 

@@ -7,13 +7,13 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
-import torch.distributed as dist
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 from innervision.core.fit import Batch
 from innervision.learn.data import DataSet
 from innervision.learn.recipe import Recipe
+from innervision.learn.together import gathered
 
 
 @dataclass(frozen=True)
@@ -38,7 +38,8 @@ class Judge:
     ) -> None:
         self.recipe, self.device, self.dtype = recipe, device, dtype
         self.weights = class_weights(data).to(device) if recipe.class_weights and data else None
-        self.sums = torch.zeros(3, dtype=torch.float64, device=device)  # loss, right answers, pictures
+        precise = torch.float32 if device.type == "mps" else torch.float64  # Apple's GPUs have no float64
+        self.sums = torch.zeros(3, dtype=precise, device=device)  # loss, right answers, pictures
 
     def __call__(self, module: nn.Module, batch: Batch) -> Tensor:
         """Return the mean cross-entropy of a batch: images in 0..1, and labels or shares of classes."""
@@ -54,8 +55,8 @@ class Judge:
         with torch.no_grad():
             truth = targets if targets.ndim == 1 else targets.argmax(1)
             right = (scores.argmax(1) == truth).sum()
-            counted = [total.detach().double(), right.double(), total.new_tensor(len(images)).double()]
-            self.sums += torch.stack(counted)
+            counted = (total.detach(), right, total.new_full((), len(images)))  # made there: no GPU waits
+            self.sums += torch.stack([one.to(self.sums.dtype) for one in counted])
         return total / len(images)
 
     def precisely(self) -> contextlib.AbstractContextManager[Any]:
@@ -75,14 +76,6 @@ def scored(sums: Tensor, world: int) -> Score:
     """Make a score of (loss, right answers, pictures), added up over all processes."""
     loss, right, n = gathered(sums, world).tolist()
     return Score(right / n, loss / n, round(n))
-
-
-def gathered(sums: Tensor, world: int) -> Tensor:
-    """Return the sums over all processes."""
-    if world > 1:
-        sums = sums.clone()
-        dist.all_reduce(sums)
-    return sums
 
 
 def class_weights(data: DataSet) -> Tensor:

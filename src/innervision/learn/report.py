@@ -83,6 +83,7 @@ def write(
         with atomic(folder / one.file) as draft:
             one.dark.save(draft)
     rows = {"Network": network.name, "Data": data.name, **(facts or {})}
+    rows |= {"Temperature": calibrate.remark(found.temperature)} if temperature is not None else {}
     with atomic(folder / "index.html") as draft:
         draft.write_text(_page(found, apart, drawn, rows, scaled=after is not None), encoding="utf-8")
     return found
@@ -174,7 +175,11 @@ def _page(
     table = [(name, str(value)) for name, value in rows.items() if str(value)]
     table.append(("Pictures", f"{found.n:,}"))
     return template.render(
-        title=rows["Network"], numbers=numbers, rows=table, figures=drawn, confused=confused(found, _CONFUSED)
+        title=f"{rows['Network']} on {rows['Data']}",
+        numbers=numbers,
+        rows=table,
+        figures=drawn,
+        confused=confused(found, _CONFUSED),
     )
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import torch
@@ -40,10 +41,28 @@ def begin(
     if recipe.channels_last:
         module = module.to(memory_format=torch.channels_last)  # pyright: ignore[reportCallIssue]
     made = Network(
-        module, name=recipe.name, preprocessing=pre, classes=classes, input_size=int(images.shape[-1])
+        module,
+        name=net_name(recipe.net),
+        preprocessing=pre,
+        classes=classes,
+        input_size=int(images.shape[-1]),
     )
     _check(made, images, classes)
     return made, report
+
+
+def near(data: DataSet, device: torch.device) -> DataSet:
+    """Return a data set in a GPU's memory, where it is small."""
+    if device.type != "cuda" or data.images.numel() > 2**31:
+        return data
+    return replace(data, images=data.images.to(device), labels=data.labels.to(device))
+
+
+def calm_norms(module: nn.Module, parts: int) -> None:
+    """Let batch normalisation's running means, moved once a part, go as far a step as once a batch."""
+    for one in module.modules():
+        if isinstance(one, nn.modules.batchnorm._BatchNorm) and one.momentum is not None:
+            one.momentum = 1 - (1 - one.momentum) ** (1 / parts)
 
 
 def check_data(recipe: Recipe, data: DataSet, validation: DataSet | None) -> None:
@@ -62,6 +81,12 @@ def check_data(recipe: Recipe, data: DataSet, validation: DataSet | None) -> Non
         raise Invalid("what is held out has other classes than what is learned from")
     if validation is None and (recipe.keep == "best" or recipe.patience):
         raise Invalid("keep best and patience need pictures that are held out: give some, or keep last")
+
+
+def net_name(net: str) -> str:
+    """Return what a recipe's net is called: a name of `nets.NETS`, or FILE.py:FUNCTION without its folder."""
+    file, colon, function = net.rpartition(":")
+    return f"{Path(file).name}:{function}" if colon else net
 
 
 def _module(net: str, classes: int, seed: int) -> nn.Module:
@@ -103,12 +128,10 @@ def _check(made: Network, images: Tensor, classes: tuple[str, ...]) -> None:
             scores = made(images[:1].float() / 255)
     except RuntimeError as error:
         why = str(error).splitlines()[0]
-        raise Invalid(
-            f"{made.name}'s network cannot take pictures of {size}: {why}; another --size?"
-        ) from error
+        raise Invalid(f"{made.name} cannot take pictures of {size}: {why}; another --size?") from error
     if not isinstance(scores, Tensor) or scores.shape != (1, len(classes)):  # pyright: ignore[reportUnnecessaryIsInstance]
         shape = tuple(scores.shape[1:]) if isinstance(scores, Tensor) else type(scores).__name__  # pyright: ignore[reportUnnecessaryIsInstance]
         raise Invalid(
-            f"{made.name}'s network answers {shape} to a picture, and the data has {len(classes)} classes: "
+            f"{made.name} answers {shape} to a picture, and the data has {len(classes)} classes: "
             "they must be as many"
         )

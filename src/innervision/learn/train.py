@@ -4,27 +4,27 @@ from __future__ import annotations
 
 import copy
 import math
-from collections.abc import Generator, Iterable
+from collections.abc import Generator
 from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
-import torch.distributed as dist
 import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
 from innervision import memory
-from innervision.core.fit import Batch, Tick, fit
+from innervision.core.fit import Tick, fit
 from innervision.errors import Diverged, Invalid, RunUnusable
 from innervision.learn.averages import Averaging, Ema
 from innervision.learn.batches import Batches
-from innervision.learn.checkpoints import Checkpoint, differences, filled, packed, unpacked
+from innervision.learn.checkpoints import Checkpoint, differences, give_back, packed, tensors_of
 from innervision.learn.data import DataSet
 from innervision.learn.evaluate import logits
-from innervision.learn.judge import Judge, Score, gathered, scored
+from innervision.learn.judge import Judge, Score, scored
 from innervision.learn.recipe import Recipe, record
-from innervision.learn.start import begin, check_data
+from innervision.learn.start import begin, calm_norms, check_data, near
+from innervision.learn.together import Shares, agree, gathered
 from innervision.machine import choose_precision, threads
 from innervision.network import Network
 
@@ -77,7 +77,7 @@ class Training:
         self.threads = threads or torch.get_num_threads()
         self.dtype = choose_precision(recipe.precision, self.device)
         self.rank, self.world, self.every = rank, world, every
-        self.data, self.validation = _on(data, self.device), validation
+        self.data, self.validation = near(data, self.device), validation
         check_data(recipe, data, validation)
         drop = recipe.drop_last or world > 1  # shares of a smaller batch would not weigh alike
         self.batches = Batches(
@@ -101,7 +101,8 @@ class Training:
         start, self.started_from = begin(recipe, data.classes, data.images, seed)
         self._network = start.to(self.device)
         self.module = start.module
-        self._calm_norms()
+        if (share := recipe.batch // world) > (part := recipe.micro or share):
+            calm_norms(self.module, math.ceil(share / part))
         self.judge = Judge(recipe, data, self.device, self.dtype)
         self.optimiser = recipe.optimiser(self.module, dict(recipe.slow))
         self._averaging = Averaging(recipe.average, self.module) if recipe.average else None
@@ -120,7 +121,7 @@ class Training:
         recipe = self.recipe
         ticks = fit(
             self._parallel,
-            _Shares(self.batches, self.rank, self.world),
+            Shares(self.batches, self.rank, self.world),
             self.judge,
             self.optimiser,
             self._factor,
@@ -175,17 +176,14 @@ class Training:
         right = (found.argmax(1) == share.labels.cpu()).sum()
         loss = F.cross_entropy(found, share.labels.cpu(), reduction="sum")
         sums = torch.stack([loss, right.double(), loss.new_tensor(len(share))])
-        return scored(sums.to(self.device), self.world)
+        return scored(sums.to(self.device) if self.world > 1 else sums, self.world)
 
     def checkpoint(self) -> Checkpoint:
         """Return where the training stands, between two lessons.
 
         Its tensors are the living ones: save it, or copy them, before the next step is taken.
         """
-        tensors = {f"module.{name}": value for name, value in self.module.state_dict().items()}
-        if self._averaging is not None:
-            tensors |= {f"average.{name}": value for name, value in self._averaging.values.items()}
-        tensors |= {f"best.{name}": value for name, value in self._best_values.items()}
+        tensors = tensors_of(self.module, self._averaging, self._best_values)
         state = {
             "optimiser": packed(self.optimiser.state_dict(), tensors, "optimiser"),
             "sums": self.judge.sums.tolist(),
@@ -213,26 +211,9 @@ class Training:
     def _go_on(self, saved: Checkpoint) -> None:
         if faults := differences(saved.terms, self.terms()):
             raise RunUnusable(f"the training cannot be gone on with: {'; '.join(faults)}; start it anew")
-        tensors = saved.tensors
-
-        def part(name: str) -> dict[str, Tensor]:
-            return {n.removeprefix(name): t for n, t in tensors.items() if n.startswith(name)}
-
-        try:
-            self.module.load_state_dict(part("module."))
-            if self._averaging is not None:
-                self._averaging.restore(part("average."))
-            self.optimiser.load_state_dict(unpacked(saved.state["optimiser"], tensors))
-        except (KeyError, RuntimeError, ValueError) as error:
-            raise RunUnusable(
-                f"the checkpoint is of another network: {str(error).splitlines()[0]}"
-            ) from error
-        for parameter, values in self.optimiser.state.items():
-            for name, value in values.items():
-                if isinstance(value, Tensor) and value.shape == parameter.shape:
-                    values[name] = filled(parameter, value)
-        self._best_values = {name: value.to(self.device) for name, value in part("best.").items()}
-        self.judge.sums = torch.tensor(saved.state["sums"], dtype=torch.float64, device=self.device)
+        self._best_values = give_back(saved, self.module, self._averaging, self.optimiser)
+        sums = self.judge.sums
+        self.judge.sums = torch.tensor(saved.state["sums"], dtype=sums.dtype, device=sums.device)
         self.best = None if saved.state["best"] is None else Score(**saved.state["best"])
         self.best_epoch, self.stopped = saved.state["best_epoch"], saved.state["stopped"]
         self.done = saved.count
@@ -250,7 +231,7 @@ class Training:
         if not tick.last:
             return Lesson(tick)
         training = self.judge.take(self.world)
-        self._agree()
+        agree(self.module, self.world)
         if self.validation is None:
             return Lesson(tick, training, ends=tick.count == self.steps)
         score = self.evaluate(self.validation)
@@ -262,42 +243,3 @@ class Training:
         patience = self.recipe.patience
         self.stopped = patience is not None and tick.epoch - self.best_epoch >= patience
         return Lesson(tick, training, score, best, self.stopped or tick.count == self.steps)
-
-    @torch.no_grad()
-    def _agree(self) -> None:
-        """Give each process the mean of all in batch normalisation's statistics, which each keeps alone."""
-        if self.world > 1:
-            for buffer in self.module.buffers():
-                if buffer.is_floating_point():
-                    dist.all_reduce(buffer)
-                    buffer /= self.world
-
-    def _calm_norms(self) -> None:
-        """Let batch normalisation's running means, moved once a part, go as far a step as once a batch."""
-        share = self.recipe.batch // self.world
-        parts = math.ceil(share / self.recipe.micro) if self.recipe.micro else 1
-        if parts == 1:
-            return
-        for module in self.module.modules():
-            if isinstance(module, nn.modules.batchnorm._BatchNorm) and module.momentum is not None:
-                module.momentum = 1 - (1 - module.momentum) ** (1 / parts)
-
-
-class _Shares:
-    """The batches of an epoch, of each this process's share."""
-
-    def __init__(self, batches: Batches, rank: int, world: int) -> None:
-        self._batches, self._rank, self._world = batches, rank, world
-
-    def __len__(self) -> int:
-        return len(self._batches)
-
-    def epoch(self, number: int, start: int = 0) -> Iterable[Batch]:
-        return self._batches.epoch(number, start, self._rank, self._world)
-
-
-def _on(data: DataSet, device: torch.device) -> DataSet:
-    """Return a data set in a GPU's memory, where it is small."""
-    if device.type != "cuda" or data.images.numel() > 2**31:
-        return data
-    return replace(data, images=data.images.to(device), labels=data.labels.to(device))
