@@ -80,6 +80,6 @@ describe("words", () => {
     expect(t.n(3)).toBe("3 layers");
   });
   it("write values short", () => {
-    expect([0, 0.00123, 12.345, 123456, Number.NaN].map(short)).toEqual(["0", "0.00123", "12.3", "1.2e+5", "–"]);
+    expect([0, 0.00123, 12.345, 4382.2, 1234567, Number.NaN].map(short)).toEqual(["0", "0.00123", "12.3", "4,382", "1.2e+6", "–"]);
   });
 });

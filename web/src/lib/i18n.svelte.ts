@@ -61,11 +61,12 @@ export function count(n: number): string {
   return n.toLocaleString(speech.language === "zh" ? "zh-CN" : "en-GB");
 }
 
-/** A measured value, short: 0.0031, 12.4, 1.2e+5. */
+/** A measured value, short: 0.0031, 12.4, 4,382, 1.2e+6. */
 export function short(value: number): string {
   if (!Number.isFinite(value)) return "–";
   if (value === 0) return "0";
   const size = Math.abs(value);
-  if (size >= 1e5 || size < 1e-3) return value.toExponential(1);
+  if (size >= 1e6 || size < 1e-3) return value.toExponential(1);
+  if (size >= 1000) return count(Math.round(value));
   return value.toPrecision(3);
 }

@@ -42,16 +42,14 @@ export function grid(
   const gap = Math.max(1, Math.round((map.h * map.w === 1 ? 1 : 2) * dpr));
   let tile = wish * dpr;
   if (!wish) {
-    tile = least * dpr;
     for (let columns = 1; columns <= n; columns++) {
-      const w = Math.floor((width - gap * (columns - 1)) / columns);
-      if (w < least * dpr) break;
+      const wide = Math.floor((width - gap * (columns - 1)) / columns);
+      if (wide < least * dpr) break;
       const rows = Math.ceil(n / columns);
-      if (rows * (w * ratio + gap) - gap <= height) {
-        tile = w;
-        break; // the first that fits has the largest tiles
-      }
+      const high = Math.floor(((height + gap) / rows - gap) / ratio);
+      tile = Math.max(tile, Math.min(wide, high));
     }
+    tile = Math.max(tile, least * dpr); // where none fits, it scrolls
     tile = Math.min(tile, most * dpr);
   }
   const tileW = Math.max(1, Math.min(Math.floor(tile), width));
