@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import json
-import socket
 import sys
 import threading
 import time
@@ -14,43 +13,21 @@ from typing import Any
 
 import httpx
 import pytest
-import uvicorn
 
-from innervision.studio import Settings, create_app, jobs, process
+from innervision.studio import Settings, jobs, process
 
 PRETENDED = Path(__file__).with_name("pretended.py")
 OURS = {"X-Innervision": "1"}
 
 
-@contextlib.contextmanager
-def serving(runs: Path) -> Iterator[tuple[Any, Any]]:
-    """Serve a studio, as uvicorn does, until the block ends; yield a client and the application's state."""
-    listening = socket.create_server(("127.0.0.1", 0))
-    port = listening.getsockname()[1]
-    app = create_app(Settings(port=port, runs=runs))
-    config = uvicorn.Config(app, log_level="error", ws="none", lifespan="on", timeout_graceful_shutdown=1)
-    server = uvicorn.Server(config)
-    thread = threading.Thread(target=server.run, kwargs={"sockets": [listening]})
-    thread.start()
-    try:
-        with httpx.Client(base_url=f"http://127.0.0.1:{port}", headers=OURS, timeout=20) as client:
-            while not server.started:
-                time.sleep(0.01)
-            yield client, app.state
-    finally:
-        server.should_exit = True
-        thread.join(20)
-        listening.close()
-        assert not thread.is_alive()
-
-
 @pytest.fixture(scope="module")
-def served(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Any, Any]]:
+def served(serve: Any, tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Any, Any]]:
     patch = pytest.MonkeyPatch()
     patch.setattr(process, "PROGRAM", (sys.executable, str(PRETENDED)))
     patch.setattr(jobs, "BEAT", 0.2)
-    with serving(tmp_path_factory.mktemp("studio") / "runs") as both:
-        yield both
+    with serve(Settings(runs=tmp_path_factory.mktemp("studio") / "runs")) as client:
+        client.headers.update(OURS)
+        yield client, client.app.state
     patch.undo()
 
 
@@ -238,10 +215,14 @@ def test_who_goes_is_let_go_and_who_stays_hears_beats(served: tuple[Any, Any]) -
     assert ended(client, waits)["state"] == "done"
 
 
-def test_a_server_that_stops_lets_go_of_who_follows(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_server_that_stops_lets_go_of_who_follows(
+    serve: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(process, "PROGRAM", (sys.executable, str(PRETENDED)))
     texts: list[str] = []
-    with serving(tmp_path / "runs") as (client, state):
+    with serve(Settings(runs=tmp_path / "runs")) as client:
+        client.headers.update(OURS)
+        state = client.app.state
         id = submit(client, steps=900)
 
         def follow() -> None:
