@@ -3,11 +3,20 @@ from __future__ import annotations
 import numpy as np
 import pytest
 import torch
+from beartype.roar import BeartypeCallHintViolation
 from PIL import Image
 from torch import Tensor
 
 from innervision import colour
 from innervision.errors import Invalid
+
+
+@pytest.mark.parametrize(
+    "image", [torch.rand(3, 4, 4), torch.rand(1, 2, 4, 4), torch.zeros(1, 3, 4, 4, dtype=int)]
+)
+def test_while_tests_run_shapes_in_signatures_are_checked(image: Tensor):
+    with pytest.raises(BeartypeCallHintViolation, match="1 3 h w"):
+        colour.to_ycc(image)
 
 
 def noise(height: int, width: int, seed: int, dtype: torch.dtype = torch.float64) -> Tensor:
@@ -156,6 +165,7 @@ def test_histogram_keeps_equal_values_equal():
     assert colour.match_histogram(grey(), noise(4, 4, 2))[0, :, 0, 0].allclose(moments(noise(4, 4, 2))[0])
 
 
+@pytest.mark.usefixtures("unshaped")
 @pytest.mark.parametrize("match", [colour.match_covariance, colour.match_histogram])
 def test_matching_keeps_dtype_and_shape_and_names_a_bad_shape(match):
     matched = match(noise(3, 5, 1, torch.float32), noise(4, 4, 2))

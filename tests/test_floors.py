@@ -16,6 +16,7 @@ FLOORS = (
     # 0 ground
     {
         "errors",
+        "shapes",
         "files",
         "machine",
         "memory",

@@ -112,6 +112,7 @@ def test_small_pictures_keep_their_squares_and_clear_ones_lie_on_the_paper():
     assert (clear == sheets.PAPER).all()
 
 
+@pytest.mark.usefixtures("unshaped")
 def test_what_a_sheet_cannot_show_is_said():
     with pytest.raises(Invalid, match="at least one image"):
         sheets.sheet([])
@@ -146,6 +147,7 @@ def test_centred_heat_is_white_at_zero_red_above_and_blue_below():
     assert colours([-4.0, 4.0], centred=True) == colours([-9.0, 9.0], centred=True, high=4.0, low=-4.0)
 
 
+@pytest.mark.usefixtures("unshaped")
 def test_heat_of_flat_and_broken_maps():
     nan, inf = float("nan"), float("inf")
     assert colours([3.0, 3.0]) == [[0, 0, 3]] * 2

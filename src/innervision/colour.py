@@ -1,8 +1,8 @@
 """Colour: linear light, luma and chroma, and giving one image the colours of another.
 
-All functions take and return images `Float[Tensor, "1 3 h w"]`, sRGB 0..1, in the dtype and on the device of
-their first argument. What leaves 0..1 is left as it is, so that steps can follow one another, except where
-clamping is said; clamp before showing.
+All functions take and return images of sRGB 0..1, in the dtype and on the device of their first argument.
+What leaves 0..1 is left as it is, so that steps can follow one another, except where clamping is said; clamp
+before showing.
 """
 
 from __future__ import annotations
@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from innervision.errors import Invalid
+from innervision.shapes import Float
 
 # ITU-R BT.601 in full range, as in JPEG (JFIF 1.02): luma, and chroma around .5
 LUMA = (0.299, 0.587, 0.114)
@@ -22,26 +23,26 @@ CR_SPAN = 2 * (1 - LUMA[0])  # 1.402
 ROUNDING = 1 / (12 * 255**2)
 
 
-def to_linear(image: Tensor) -> Tensor:  # Float[Tensor, "1 3 h w"], linear light, unclamped
+def to_linear(image: Float[Tensor, "*sides"]) -> Float[Tensor, "*sides"]:  # linear light, unclamped
     """Return the linear light of sRGB values; below 0 the straight part goes on. IEC 61966-2-1."""
     return torch.where(image <= 0.04045, image / 12.92, ((image.clamp(min=0.04045) + 0.055) / 1.055) ** 2.4)
 
 
-def to_srgb(light: Tensor) -> Tensor:  # Float[Tensor, "1 3 h w"], unclamped
+def to_srgb(light: Float[Tensor, "*sides"]) -> Float[Tensor, "*sides"]:  # unclamped
     """Return the sRGB values of linear light; below 0 the straight part goes on. IEC 61966-2-1."""
     return torch.where(
         light <= 0.0031308, light * 12.92, 1.055 * light.clamp(min=0.0031308) ** (1 / 2.4) - 0.055
     )
 
 
-def to_ycc(image: Tensor) -> Tensor:  # Float[Tensor, "1 3 h w"]: Y 0..1, Cb and Cr around .5, unclamped
-    """Return luma and chroma, BT.601 in full range as in JPEG."""
+def to_ycc(image: Float[Tensor, "1 3 h w"]) -> Float[Tensor, "1 3 h w"]:  # Y 0..1, Cb and Cr around .5
+    """Return luma and chroma, unclamped, BT.601 in full range as in JPEG."""
     red, green, blue = image.unbind(1)
     luma = LUMA[0] * red + LUMA[1] * green + LUMA[2] * blue
     return torch.stack((luma, (blue - luma) / CB_SPAN + 0.5, (red - luma) / CR_SPAN + 0.5), 1)
 
 
-def from_ycc(ycc: Tensor) -> Tensor:  # Float[Tensor, "1 3 h w"], sRGB, unclamped
+def from_ycc(ycc: Float[Tensor, "1 3 h w"]) -> Float[Tensor, "1 3 h w"]:  # sRGB, unclamped
     """Return the sRGB of luma and chroma: the inverse of `to_ycc`."""
     luma, cb, cr = ycc.unbind(1)
     red, blue = luma + CR_SPAN * (cr - 0.5), luma + CB_SPAN * (cb - 0.5)
@@ -49,7 +50,9 @@ def from_ycc(ycc: Tensor) -> Tensor:  # Float[Tensor, "1 3 h w"], sRGB, unclampe
     return torch.stack((red, green, blue), 1)
 
 
-def keep_colour(painted: Tensor, content: Tensor) -> Tensor:
+def keep_colour(
+    painted: Float[Tensor, "1 3 h w"], content: Float[Tensor, "1 3 h w"]
+) -> Float[Tensor, "1 3 h w"]:
     """Return the luma of `painted` with the chroma of `content`, clamped to 0..1.
 
     Gatys et al. 2016, "Preserving Color in Neural Artistic Style Transfer", luminance-only transfer. They use
@@ -62,7 +65,9 @@ def keep_colour(painted: Tensor, content: Tensor) -> Tensor:
     return from_ycc(torch.cat((to_ycc(painted)[:, :1], to_ycc(content.to(painted))[:, 1:]), 1)).clamp(0, 1)
 
 
-def match_covariance(source: Tensor, target: Tensor) -> Tensor:  # unclamped
+def match_covariance(
+    source: Float[Tensor, "1 3 h w"], target: Float[Tensor, "1 3 y x"]
+) -> Float[Tensor, "1 3 h w"]:  # unclamped
     """Give `source` the mean and covariance of `target`'s colours, by the linear map that moves them least.
 
     The sizes may differ. A = S^-½ (S^½ T S^½)^½ S^-½ is the Monge-Kantorovich map between two Gaussians
@@ -87,7 +92,9 @@ def match_covariance(source: Tensor, target: Tensor) -> Tensor:  # unclamped
     return moved.to(source.dtype).reshape(source.shape).to(source.device)
 
 
-def match_histogram(source: Tensor, target: Tensor) -> Tensor:
+def match_histogram(
+    source: Float[Tensor, "1 3 h w"], target: Float[Tensor, "1 3 y x"]
+) -> Float[Tensor, "1 3 h w"]:
     """Give each channel of `source` the histogram of the same channel of `target`. The sizes may differ.
 
     Exact: the k-th smallest of n values becomes the mean of the target's values between the quantiles (k-1)/n
@@ -97,7 +104,7 @@ def match_histogram(source: Tensor, target: Tensor) -> Tensor:
     return torch.stack(matched).to(source.dtype).reshape(source.shape).to(source.device)
 
 
-def _match_channel(source: Tensor, target: Tensor) -> Tensor:  # (n,), (m,) float64 -> (n,)
+def _match_channel(source: Float[Tensor, " n"], target: Float[Tensor, " m"]) -> Float[Tensor, " n"]:
     _, group, counts = source.unique(return_inverse=True, return_counts=True)
     ends = counts.cumsum(0).double() * (len(target) / len(source))  # in target values
     sums = torch.cat((target.new_zeros(1), target.sort().values.cumsum(0)))
@@ -107,7 +114,9 @@ def _match_channel(source: Tensor, target: Tensor) -> Tensor:  # (n,), (m,) floa
     return means[group]
 
 
-def _colours(image: Tensor) -> Tensor:  # Float64[Tensor, "3 h*w"], on the CPU: not every device has float64
+def _colours(
+    image: Float[Tensor, "1 3 h w"],
+) -> Float[Tensor, "3 n"]:  # on the CPU: some devices lack float64
     if image.ndim != 4 or image.shape[:2] != (1, 3) or 0 in image.shape:
         raise Invalid(f"an image is a tensor of shape (1, 3, height, width), not {tuple(image.shape)}")
     return image.detach()[0].flatten(1).cpu().double()

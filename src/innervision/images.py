@@ -1,7 +1,7 @@
 """Pictures in and out: read upright and in sRGB, resized, written with profile, resolution and alpha.
 
-Everywhere in innervision an image is a float32 tensor `Float[Tensor, "1 3 h w"]`, sRGB 0..1, and a size is
-(height, width). A `Picture` is what a file holds, before it becomes one.
+Everywhere in innervision an image is a float32 tensor `Float[Tensor, "1 3 h w"]` (see `shapes`), sRGB 0..1,
+and a size is (height, width). A `Picture` is what a file holds, before it becomes one.
 """
 
 from __future__ import annotations
@@ -27,6 +27,7 @@ from innervision import samples
 from innervision._decode import hush, identify, unpack
 from innervision._encode import FORMATS, Target, encode, to_bytes, writable, write
 from innervision.errors import ImageTooLarge, Invalid, NotAnImage
+from innervision.shapes import Float
 
 __all__ = [
     "FORMATS",
@@ -67,7 +68,7 @@ class Picture:
     def width(self) -> int:
         return self.pixels.shape[1]
 
-    def tensor(self, size: Size | None = None) -> Tensor:  # Float[Tensor, "1 3 h w"]
+    def tensor(self, size: Size | None = None) -> Float[Tensor, "1 3 h w"]:
         """Return the picture as a float image, resized to (height, width) as by `resize`.
 
         A side that shrinks four times or more is first averaged over whole pixels, to no less than twice its
@@ -106,7 +107,7 @@ def fit(height: int, width: int, *, longest: int | None = None, pixels: int | No
     return min(sizes, default=(height, width), key=lambda size: size[0] * size[1])
 
 
-def resize(image: Tensor, size: Size) -> Tensor:  # Float[Tensor, "n 3 h w"]
+def resize(image: Float[Tensor, "n 3 h w"], size: Size) -> Float[Tensor, "n 3 y x"]:
     """Resize to (height, width) by antialiased bicubic, clamped to 0..1.
 
     In sRGB values, not linear light: so were the pictures resized that the networks learned from.

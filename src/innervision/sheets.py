@@ -14,6 +14,7 @@ from torch import Tensor
 
 from innervision.errors import Invalid
 from innervision.images import fit, to_bytes
+from innervision.shapes import Float
 
 Colour = str | tuple[int, int, int]
 
@@ -25,7 +26,7 @@ Font = ImageFont.FreeTypeFont | ImageFont.ImageFont
 
 
 def sheet(
-    images: Sequence[Tensor | Image.Image],  # Float[Tensor, "1 3 h w"] each, sRGB 0..1, of any sizes
+    images: Sequence[Float[Tensor, "1 3 h w"] | Image.Image],  # sRGB 0..1, of any sizes
     *,
     labels: Sequence[str] = (),
     columns: int | None = None,
@@ -86,7 +87,7 @@ def sheet(
 
 
 def heat(
-    values: Tensor,  # Float[Tensor, "h w"]
+    values: Float[Tensor, "h w"],
     *,
     centred: bool = False,
     low: float | None = None,

@@ -22,6 +22,8 @@ from functools import cache
 import torch
 from torch import Tensor
 
+from innervision.shapes import Float
+
 _TILES = 256  # taken at a time: more leave the cache, fewer wait for the threads more often
 _KERNELS = 32  # transformed at a time: what that takes in float64 would be the most an evaluation takes
 _LEAST = {torch.float32: (64, 24), torch.bfloat16: (80, 160)}
@@ -68,8 +70,8 @@ def _form(dtype: torch.dtype, flipped: bool = False) -> _Form:
     return _Form(len(a), kernels, torch.kron(bt, bt), torch.kron(at, at))
 
 
-def pays(x: Tensor, weight: Tensor) -> bool:
-    """Tell whether this is the sooner way to convolve x (n, ·, h, w) with a kernel (k, c, 3, 3)."""
+def pays(x: Float[Tensor, "n _ h w"], weight: Float[Tensor, "k c y x"]) -> bool:
+    """Tell whether this is the sooner way to convolve x with a kernel."""
     if weight.dtype not in _LEAST or weight.device.type != "cpu" or weight.shape[2:] != (3, 3):
         return False
     (k, c), m = weight.shape[:2], _form(weight.dtype).m
@@ -78,8 +80,8 @@ def pays(x: Tensor, weight: Tensor) -> bool:
     return c * k >= gain * (c + k) and tiles >= least and x.shape[0] == 1
 
 
-def transform(weight: Tensor) -> Tensor:
-    """Return G w Gᵀ of a kernel (k, c, 3, 3) as ((m+2)², c, k)."""
+def transform(weight: Float[Tensor, "k c 3 3"]) -> Float[Tensor, "places c k"]:
+    """Return G w Gᵀ of a kernel, for each of a tile's (m+2)² places."""
     g = _form(weight.dtype).g
     (k, c), n = weight.shape[:2], len(g)
     turned = weight.new_empty(n, n, c, k)
@@ -94,8 +96,13 @@ def _at_a_time(rows: int, columns: int) -> int:
     return -(-rows // parts)
 
 
-def convolve(x: Tensor, kernel: Tensor, bias: Tensor | None, padding: tuple[int, int]) -> Tensor:
-    """Convolve (1, c, h, w) with a transformed kernel; both pictures are laid out channels last."""
+def convolve(
+    x: Float[Tensor, "1 c h w"],
+    kernel: Float[Tensor, "places c k"],
+    bias: Float[Tensor, " k"] | None,
+    padding: tuple[int, int],
+) -> Float[Tensor, "1 k y x"]:
+    """Convolve with a transformed kernel; both pictures are laid out channels last."""
     return _convolve(x, kernel, bias, padding, _form(kernel.dtype))
 
 
@@ -132,8 +139,10 @@ def _convolve(
     return answer.view(m * rows, m * columns, k)[:out_h, :out_w].permute(2, 0, 1)[None]
 
 
-def data_gradient(g: Tensor, kernel: Tensor, padding: tuple[int, int]) -> Tensor:
-    """Return the gradient to `convolve`'s picture, from that to its answer (1, k, h', w').
+def data_gradient(
+    g: Float[Tensor, "1 k y x"], kernel: Float[Tensor, "places c k"], padding: tuple[int, int]
+) -> Float[Tensor, "1 c h w"]:
+    """Return the gradient to `convolve`'s picture, from that to its answer.
 
     In bfloat16 as a convolution with the flipped, transposed kernel: summing overlapping tiles would round
     each time (5.6e-3 of the norm instead of 4.5e-3).

@@ -141,7 +141,7 @@ def test_detail_is_shaped_in_frequency(size: tuple[int, int]) -> None:
 
 def test_an_even_change_moves_farther_than_a_fine_one() -> None:
     """At r = 0 the spectrum is gain·17^½ for slope −½; at ½ along one axis it is the gain."""
-    canvas = Detail(torch.zeros(1, 1, 8, 8, dtype=torch.float64), gain=1.0)
+    canvas = Detail(torch.zeros(1, 3, 8, 8, dtype=torch.float64), gain=1.0)
     assert float(canvas.shape[0, 0]) == pytest.approx(17**0.5)
     assert float(canvas.shape[4, 0]) == pytest.approx(1)
 
@@ -173,6 +173,7 @@ def test_a_canvas_made_under_inference_mode_can_be_painted_on(kind: str) -> None
     assert slope(canvas).any()
 
 
+@pytest.mark.usefixtures("unshaped")
 def test_a_canvas_is_float32_at_least() -> None:
     for kind in (Pixels, Detail):
         assert kind(picture().bfloat16()).parameter.dtype == torch.float32

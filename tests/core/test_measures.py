@@ -108,6 +108,7 @@ def test_half_precision_is_summed_in_float32() -> None:
         assert (half.grad.float() - expected.grad).norm() < 0.02 * expected.grad.norm()
 
 
+@pytest.mark.usefixtures("unshaped")
 def test_gram_refuses_what_it_cannot_mean() -> None:
     with pytest.raises(Invalid, match="no Gram norm 'wh'; there are hw, chw, none"):
         gram(picture(), "wh")

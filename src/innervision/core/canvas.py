@@ -13,6 +13,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from innervision.errors import Invalid
+from innervision.shapes import Float
 
 Size = tuple[int, int]
 """Height and width in pixels."""
@@ -20,15 +21,15 @@ Size = tuple[int, int]
 
 @runtime_checkable
 class Canvas(Protocol):
-    """Renders an image (1, 3, h, w) in sRGB units from one contiguous leaf tensor.
+    """Renders an image in sRGB units from one contiguous leaf tensor.
 
-    A batch of pictures (n, 3, h, w) is descended together where every term of the objective is a sum over
+    A batch of pictures is descended together where every term of the objective is a sum over
     them: then none of them changes another's path.
     """
 
-    parameter: Tensor
+    parameter: Float[Tensor, "n ..."]
 
-    def render(self) -> Tensor:
+    def render(self) -> Float[Tensor, "n 3 h w"]:
         """Return the image, with a gradient to the parameter; values may leave 0..1."""
         ...
 
@@ -36,7 +37,7 @@ class Canvas(Protocol):
         """Return a canvas of another size that shows the same picture."""
         ...
 
-    def repainted(self, image: Tensor) -> None:
+    def repainted(self, image: Float[Tensor, "n 3 h w"]) -> None:
         """Set the parameter in place so that the canvas shows this image."""
         ...
 
@@ -52,25 +53,25 @@ class Canvas(Protocol):
 class Pixels:
     """The pixels themselves, measured in `unit`: image = parameter · unit.
 
-    image: (n, 3, h, w), sRGB 0..1, copied. unit: what one step of the parameter is in sRGB 0..1, a number
+    image: sRGB 0..1, copied. unit: what one step of the parameter is in sRGB 0..1, a number
     or one a channel; it sets what a learning rate means (the article's 3.0 is in units of the network's
     std). L-BFGS all but ignores it.
     """
 
     @torch.inference_mode(False)
-    def __init__(self, image: Tensor, unit: Tensor | float = 1.0) -> None:
+    def __init__(self, image: Float[Tensor, "n 3 h w"], unit: Tensor | float = 1.0) -> None:
         picture = _picture(image)
         self.unit = torch.as_tensor(unit).detach().clone().to(picture).view(1, -1, 1, 1)
         self.parameter = (picture / self.unit).requires_grad_()
 
-    def render(self) -> Tensor:
+    def render(self) -> Float[Tensor, "n 3 h w"]:
         return self.parameter * self.unit
 
     def resized(self, size: Size) -> Pixels:
         return Pixels(_resize(self.render().detach(), size), self.unit)
 
     @torch.no_grad()
-    def repainted(self, image: Tensor) -> None:
+    def repainted(self, image: Float[Tensor, "n 3 h w"]) -> None:
         self.parameter.copy_(image / self.unit)
 
     def state(self) -> dict[str, Tensor]:
@@ -87,17 +88,17 @@ class Detail:
     frequency in cycles a pixel, ε = 1/32. slope −½ needs about 1.3 times fewer L-BFGS evaluations than
     pixels; slope 0 is pixels. The parameter has the image's shape and starts at 0.
 
-    photo: (1, 3, h, w), sRGB 0..1, copied. photos: gives the photograph at a size. A canvas resized by it
+    photo: sRGB 0..1, copied. photos: gives the photograph at a size. A canvas resized by it
     takes only the detail along (`carried`), so that the photograph's own fine grain stays sharp.
     """
 
     @torch.inference_mode(False)
     def __init__(
         self,
-        photo: Tensor,
+        photo: Float[Tensor, "n 3 h w"],
         *,
-        photos: Callable[[Size], Tensor] | None = None,
-        carried: Tensor | None = None,
+        photos: Callable[[Size], Float[Tensor, "n 3 h w"]] | None = None,
+        carried: Float[Tensor, "n 3 h w"] | None = None,
         slope: float = -0.5,
         gain: float = 3 / 255,
     ) -> None:
@@ -120,7 +121,7 @@ class Detail:
         out: Tensor = torch.fft.irfft2(torch.fft.rfft2(image) * spectrum, s=image.shape[-2:])
         return out
 
-    def render(self) -> Tensor:
+    def render(self) -> Float[Tensor, "n 3 h w"]:
         return self.photo + self.carried + self._filtered(self.parameter, self.shape)
 
     def resized(self, size: Size) -> Detail:
@@ -132,7 +133,7 @@ class Detail:
         return Detail(photo, photos=self.photos, carried=carried, slope=self.slope, gain=self.gain)
 
     @torch.no_grad()
-    def repainted(self, image: Tensor) -> None:
+    def repainted(self, image: Float[Tensor, "n 3 h w"]) -> None:
         self.parameter.add_(self._filtered(image - self.render(), 1 / self.shape))
 
     def state(self) -> dict[str, Tensor]:

@@ -24,6 +24,7 @@ from innervision.core.steepest import Steepest
 from innervision.core.views import View, still
 from innervision.errors import Diverged, Invalid
 from innervision.network import Network
+from innervision.shapes import Float
 
 
 @dataclass(frozen=True)
@@ -101,8 +102,8 @@ class Frame:
     step: int
     count: int
     steps: int
-    image: Tensor = field(repr=False)
-    """(n, 3, h, w), sRGB, detached, on the canvas's device; values may leave 0..1."""
+    image: Float[Tensor, "n 3 h w"] = field(repr=False)
+    """sRGB, detached, on the canvas's device; values may leave 0..1."""
     total: float
     values: dict[str, float]
     last: bool

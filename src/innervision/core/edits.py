@@ -10,23 +10,24 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from innervision.errors import Invalid
+from innervision.shapes import Float
 
-Edit = Callable[[Tensor, int], Tensor]
-"""(rendered image (n, 3, h, w), step from 1) -> the image to go on from."""
+Edit = Callable[[Float[Tensor, "n c h w"], int], Float[Tensor, "n c h w"]]
+"""(rendered image, step from 1) -> the image to go on from."""
 
 
 @dataclass(frozen=True)
 class Informed:
     """An edit that also wants the objective's gradient to the image, as it was before the step."""
 
-    edit: Callable[[Tensor, int, Tensor], Tensor]
+    edit: Callable[[Float[Tensor, "n c h w"], int, Float[Tensor, "n c h w"]], Float[Tensor, "n c h w"]]
     """(rendered image, step from 1, gradient) -> the image to go on from."""
 
 
 def clamp(low: Tensor | float, high: Tensor | float) -> Edit:
     """Keep the image within bounds: numbers, or one a channel (3,)."""
 
-    def edit(image: Tensor, step: int) -> Tensor:
+    def edit(image: Float[Tensor, "n c h w"], step: int) -> Float[Tensor, "n c h w"]:
         least, most = (torch.as_tensor(bound).to(image).view(1, -1, 1, 1) for bound in (low, high))
         return torch.minimum(torch.maximum(image, least), most)
 
@@ -39,7 +40,7 @@ def decay(rate: float, towards: Tensor | float = 0.5) -> Edit:
     towards: mid-grey, or another number or one a channel (3,): Yosinski's is the data's mean.
     """
 
-    def edit(image: Tensor, step: int) -> Tensor:
+    def edit(image: Float[Tensor, "n c h w"], step: int) -> Float[Tensor, "n c h w"]:
         colour = _colour(towards, image)
         return colour + (1 - rate) * (image - colour)
 
@@ -58,7 +59,7 @@ def blur(sigma: float, every: int = 1) -> Edit:
     kernel = torch.exp(-(x**2) / (2 * sigma**2))
     kernel /= kernel.sum()
 
-    def edit(image: Tensor, step: int) -> Tensor:
+    def edit(image: Float[Tensor, "n c h w"], step: int) -> Float[Tensor, "n c h w"]:
         if step % every:
             return image
         line = kernel.to(image).repeat(image.shape[1], 1)
@@ -76,7 +77,7 @@ def clip_norm(percentile: float, towards: Tensor | float = 0.5) -> Edit:
     """
     _check_percentile(percentile)
 
-    def edit(image: Tensor, step: int) -> Tensor:
+    def edit(image: Float[Tensor, "n c h w"], step: int) -> Float[Tensor, "n c h w"]:
         colour = _colour(towards, image)
         square = (image - colour).square().sum(1, keepdim=True)
         return _without(image, colour, square.sqrt(), percentile)
@@ -92,7 +93,9 @@ def clip_contribution(percentile: float, towards: Tensor | float = 0.5) -> Infor
     """
     _check_percentile(percentile)
 
-    def edit(image: Tensor, step: int, gradient: Tensor) -> Tensor:
+    def edit(
+        image: Float[Tensor, "n c h w"], step: int, gradient: Float[Tensor, "n c h w"]
+    ) -> Float[Tensor, "n c h w"]:
         colour = _colour(towards, image)
         share = ((image - colour) * gradient).sum(1, keepdim=True).abs()
         return _without(image, colour, share, percentile)

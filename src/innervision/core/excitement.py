@@ -15,6 +15,7 @@ from torch import Tensor
 from innervision.core.measures import gram, same
 from innervision.core.objective import Objective, Term
 from innervision.errors import Invalid
+from innervision.shapes import Float
 
 
 @dataclass(frozen=True, eq=False)
@@ -24,14 +25,16 @@ class Excite:
     layer: str
     channels: tuple[int, ...] | None  # one for all pictures, or one each
     place: tuple[float, float] | None
-    direction: Tensor | None  # (1 or n, c)
+    direction: Float[Tensor, "n c"] | None  # one for all pictures, or one each
     power: float
 
-    def __call__(self, activations: Mapping[str, Tensor], image: Tensor) -> Tensor:
+    def __call__(
+        self, activations: Mapping[str, Tensor], image: Float[Tensor, "n c h w"]
+    ) -> Float[Tensor, ""]:
         return -self.each(activations, image).sum()
 
-    def each(self, activations: Mapping[str, Tensor], image: Tensor) -> Tensor:
-        """Return what each picture of the batch excites, (n,): a mean over places, and over several views."""
+    def each(self, activations: Mapping[str, Tensor], image: Float[Tensor, "n c h w"]) -> Float[Tensor, " n"]:
+        """Return what each picture of the batch excites: a mean over places, and over several views."""
         a = self._at(activations[self.layer])
         views = len(a) // len(image)
         if self.channels is not None:
@@ -79,7 +82,7 @@ def excite(
     channel: int | Sequence[int] | None = None,
     *,
     place: tuple[float, float] | None = None,
-    direction: Tensor | None = None,
+    direction: Float[Tensor, " c"] | Float[Tensor, "n c"] | None = None,
     power: float = 0.0,
 ) -> Objective:
     """Ask a layer, or a part of it, to answer as strongly as it can (mean activation, negated).
@@ -114,7 +117,9 @@ class Alike:
     pictures: int
     against: Excite | None
 
-    def __call__(self, activations: Mapping[str, Tensor], image: Tensor) -> Tensor:
+    def __call__(
+        self, activations: Mapping[str, Tensor], image: Float[Tensor, "n c h w"]
+    ) -> Float[Tensor, ""]:
         a = same(activations[self.layer])
         if a.ndim != 4 or len(image) % self.pictures:
             raise Invalid(

@@ -15,6 +15,7 @@ from torch import Tensor
 
 from innervision.core.canvas import Size
 from innervision.errors import Invalid
+from innervision.shapes import Float
 
 _COLOURS = ((0.26, 0.09, 0.02), (0.27, 0.00, -0.05), (0.27, -0.09, 0.03))
 _PALEST = 1e-4  # how far from black and white a picture is kept to have a place before the sigmoid
@@ -38,7 +39,7 @@ class Fourier:
         self,
         size: Size,
         *,
-        spectrum: Tensor | None = None,
+        spectrum: Float[Tensor, "n 3 h f 2"] | None = None,
         pictures: int = 1,
         sd: float = 0.01,
         decay: float = 1.0,
@@ -58,13 +59,13 @@ class Fourier:
         self.parameter = _leaf(spectrum)
         self._scale = self._scales()
 
-    def _scales(self) -> Tensor:
-        """Return s of every frequency, (h, w//2 + 1, 1)."""
+    def _scales(self) -> Float[Tensor, "h f 1"]:
+        """Return s of every frequency, f = w//2 + 1."""
         h, w = self.size
         f = frequencies(self.size).clamp(min=1 / max(w, h))
         return ((w * h) ** 0.5 / f.pow(self.decay))[..., None].to(self.parameter)
 
-    def render(self) -> Tensor:
+    def render(self) -> Float[Tensor, "n 3 h w"]:
         spectrum = torch.view_as_complex(self.parameter * self._scale)
         return torch.sigmoid(correlate(_back(spectrum, self.size) / 4))
 
@@ -78,7 +79,7 @@ class Fourier:
         return canvas
 
     @torch.no_grad()
-    def repainted(self, image: Tensor) -> None:
+    def repainted(self, image: Float[Tensor, "n 3 h w"]) -> None:
         """Show this image; what is darker or lighter than a sigmoid can be is shown as near as it can."""
         flat = decorrelate(torch.logit(image.to(self.parameter), eps=_PALEST))
         self.parameter.copy_(torch.view_as_real(_forth(4 * flat)) / self._scale)
@@ -110,9 +111,9 @@ class Phases:
     def __init__(
         self,
         size: Size,
-        magnitude: Tensor,
+        magnitude: Float[Tensor, "3 h f"],
         *,
-        phases: Tensor | None = None,
+        phases: Float[Tensor, "n 3 h f"] | None = None,
         pictures: int = 1,
         generator: torch.Generator | None = None,
         device: torch.device | str = "cpu",
@@ -131,7 +132,7 @@ class Phases:
         self.magnitude = magnitude.detach().to(self.parameter).clone()
         self._asked = self.parameter.new_zeros(len(self.parameter), 1, *self.size).detach()
 
-    def render(self) -> Tensor:
+    def render(self) -> Float[Tensor, "n 3 h w"]:
         spectrum = torch.polar(self.magnitude.expand_as(self.parameter), _standard(self.parameter))
         image = torch.sigmoid(correlate(_standard(_back(spectrum, self.size))))
         if image.requires_grad:
@@ -141,8 +142,8 @@ class Phases:
     def _note(self, gradient: Tensor) -> None:
         self._asked += gradient.detach().abs().mean(1, keepdim=True)
 
-    def opacity(self) -> Tensor:
-        """Return how far each pixel was asked for, (n, 1, h, w) in 0..1: what of a picture to show.
+    def opacity(self) -> Float[Tensor, "n 1 h w"]:
+        """Return how far each pixel was asked for, in 0..1: what of a picture to show.
 
         Σ over steps of |∂L/∂x|, x the picture, the mean over its colours, cut at its 80th percentile and
         divided by that (Fel et al. 2023; their Horama's `plot_maco`). The rest is chance: phases that no one
@@ -161,7 +162,7 @@ class Phases:
         new._asked = self._asked.clone()
         return new
 
-    def repainted(self, image: Tensor) -> None:
+    def repainted(self, image: Float[Tensor, "n 3 h w"]) -> None:
         raise Invalid("a canvas of phases cannot show just any picture: descend it without edits")
 
     def state(self) -> dict[str, Tensor]:
@@ -179,18 +180,18 @@ class Phases:
         self._asked = state["asked"].clone()
 
 
-def frequencies(size: Size) -> Tensor:
-    """Return the radial frequency of each entry of a real spectrum, (h, w//2 + 1), in cycles a pixel."""
+def frequencies(size: Size) -> Float[Tensor, "h f"]:
+    """Return the radial frequency of each entry of a real spectrum, f = w//2 + 1, in cycles a pixel."""
     h, w = size
     fy: Tensor = torch.fft.fftfreq(h, dtype=torch.float64)[:, None]
     fx: Tensor = torch.fft.rfftfreq(w, dtype=torch.float64)[None, :]
     return (fx.square() + fy.square()).sqrt()
 
 
-def magnitude(photographs: Iterable[Tensor], size: Size) -> Tensor:
-    """Return the mean magnitude (3, h, w//2 + 1) of photographs' spectra, along the axes of their colours.
+def magnitude(photographs: Iterable[Float[Tensor, "1 3 h w"]], size: Size) -> Float[Tensor, "3 h f"]:
+    """Return the mean magnitude of photographs' spectra, f = w//2 + 1, along the axes of their colours.
 
-    photographs: (1, 3, h', w') each, sRGB 0..1, of any size from 2 px. From each the largest windows of the
+    photographs: sRGB 0..1, of any size from 2 px. From each the largest windows of the
     canvas's aspect are taken, at both ends and in the middle, upright and mirrored, and resized; colours are
     `decorrelate`d. The mean over windows tells how strong frequencies are, and no longer of what.
     """
@@ -224,17 +225,17 @@ def _colours(inverse: bool) -> Tensor:
     return torch.linalg.inv(axes) if inverse else axes
 
 
-def correlate(image: Tensor) -> Tensor:
-    """Give values along the principal axes of ImageNet's colours (n, 3, h, w) as red, green and blue."""
+def correlate(image: Float[Tensor, "n 3 h w"]) -> Float[Tensor, "n 3 h w"]:
+    """Give values along the principal axes of ImageNet's colours as red, green and blue."""
     return torch.einsum("ij,njhw->nihw", _colours(False).to(image), image)
 
 
-def decorrelate(image: Tensor) -> Tensor:
+def decorrelate(image: Float[Tensor, "n 3 h w"]) -> Float[Tensor, "n 3 h w"]:
     """Undo `correlate`."""
     return torch.einsum("ij,njhw->nihw", _colours(True).to(image), image)
 
 
-def drawn(shape: tuple[int, ...], pictures: int, generator: torch.Generator | None) -> Tensor:
+def drawn(shape: tuple[int, ...], pictures: int, generator: torch.Generator | None) -> Float[Tensor, "n ..."]:
     """Draw (pictures, *shape) from N(0, 1), each picture on its own: more do not change those before.
 
     generator: None is a fresh one of seed 0.

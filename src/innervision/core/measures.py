@@ -15,9 +15,10 @@ from torch import Tensor
 from innervision.core.objective import Objective, Term
 from innervision.errors import Invalid, unknown
 from innervision.network import Network
+from innervision.shapes import Float
 
-Statistic = Callable[[Tensor], Tensor]
-"""What of an activation (1, c, h, w) is compared: itself, or its Gram matrix."""
+Statistic = Callable[[Float[Tensor, "n ..."]], Float[Tensor, "n ..."]]
+"""What of an activation is compared: itself, or its Gram matrix."""
 
 DISTANCES = ("mean", "sum", "half-root")
 GRAM_NORMS = ("hw", "chw", "none")
@@ -26,7 +27,7 @@ FORMS = ("mean", "sum", "pairs")
 _ROWS = 1024  # positions a partial Gram product sums: in bfloat16 it is rounded once a block
 
 
-def same(activation: Tensor) -> Tensor:
+def same(activation: Float[Tensor, "n ..."]) -> Float[Tensor, "n ..."]:
     """Return the activation itself, in full precision."""
     return activation.float() if activation.dtype in (torch.bfloat16, torch.float16) else activation
 
@@ -54,8 +55,8 @@ class _Gram(torch.autograd.Function):
         return (rows @ both).transpose(1, 2).view(activation.shape)  # channels last
 
 
-def gram(activation: Tensor, norm: str = "hw") -> Tensor:
-    """Return the Gram matrix (n, c, c) of an activation (n, c, h, w): which channels answer together.
+def gram(activation: Float[Tensor, "n c h w"], norm: str = "hw") -> Float[Tensor, "n c c"]:
+    """Return the Gram matrix of an activation: which channels answer together.
 
     norm: "hw" divides by h·w, so that a size keeps its meaning (Gatys et al. 2016, eq. 3, with the
     1/M² of eq. 4 taken inside); "chw" by c·h·w (Johnson et al. 2016, and the article); "none" is
@@ -78,12 +79,14 @@ class Match:
     """Squared distance of one layer's statistic from a target."""
 
     layer: str
-    target: Tensor
+    target: Float[Tensor, "n ..."]
     by: Statistic
     distance: str
     positions: int  # h·w of the layer, for "half-root"
 
-    def __call__(self, activations: Mapping[str, Tensor], image: Tensor) -> Tensor:
+    def __call__(
+        self, activations: Mapping[str, Tensor], image: Float[Tensor, "n c h w"]
+    ) -> Float[Tensor, ""]:
         statistic = self.by(activations[self.layer])
         if statistic.shape[1:] != self.target.shape[1:]:
             raise Invalid(
@@ -102,7 +105,7 @@ class Match:
 
 def match(
     network: Network,
-    target: Tensor | Sequence[tuple[Tensor, float]],
+    target: Float[Tensor, "n c h w"] | Sequence[tuple[Float[Tensor, "n c h w"], float]],
     layers: Iterable[str],
     *,
     by: Statistic = same,
@@ -112,7 +115,7 @@ def match(
 ) -> Objective:
     """Ask for the activations, or a statistic of them, that a target picture has: 0 at the target.
 
-    target: a picture (1, 3, h, w), or pictures with weights, whose weighted mean statistic is the
+    target: a picture, or pictures with weights, whose weighted mean statistic is the
     target: Σ wᵢ‖S−Sᵢ‖² and (Σ wᵢ)‖S−Σ wᵢSᵢ/Σ wᵢ‖² differ by a constant alone, so that many styles
     cost no more than one. weights: one a layer (default 1 each).
     distance: "mean" over all entries (a size keeps its meaning), "sum", or "half-root",
@@ -161,7 +164,9 @@ class Energy:
 
     layer: str
 
-    def __call__(self, activations: Mapping[str, Tensor], image: Tensor) -> Tensor:
+    def __call__(
+        self, activations: Mapping[str, Tensor], image: Float[Tensor, "n c h w"]
+    ) -> Float[Tensor, ""]:
         return -0.5 * same(activations[self.layer]).square().mean()
 
 
@@ -176,9 +181,11 @@ class Smooth:
 
     power: float
     form: str
-    scale: Tensor | float
+    scale: Float[Tensor, " c"] | float
 
-    def __call__(self, activations: Mapping[str, Tensor], image: Tensor) -> Tensor:
+    def __call__(
+        self, activations: Mapping[str, Tensor], image: Float[Tensor, "n c h w"]
+    ) -> Float[Tensor, ""]:
         y = image * torch.as_tensor(self.scale).to(image).view(1, -1, 1, 1)
         right, down = y.diff(dim=-1), y.diff(dim=-2)
         if self.form == "pairs":
@@ -191,7 +198,9 @@ class Smooth:
         return powers.sum() / (max(1, powers.numel()) if self.form == "mean" else 1)
 
 
-def smooth(power: float = 2.0, *, form: str = "mean", scale: Tensor | float = 255.0) -> Objective:
+def smooth(
+    power: float = 2.0, *, form: str = "mean", scale: Float[Tensor, " c"] | float = 255.0
+) -> Objective:
     """Ask for a smooth picture: total variation, 0 for an even one.
 
     form: "mean" averages |Δ|^power over neighbours right and down (a size keeps its meaning);
@@ -212,7 +221,9 @@ def smooth(power: float = 2.0, *, form: str = "mean", scale: Tensor | float = 25
 class Gamut:
     """The mean square, in 0..255 units, of what lies outside 0..255."""
 
-    def __call__(self, activations: Mapping[str, Tensor], image: Tensor) -> Tensor:
+    def __call__(
+        self, activations: Mapping[str, Tensor], image: Float[Tensor, "n c h w"]
+    ) -> Float[Tensor, ""]:
         return (255.0 * (image - image.clamp(0, 1))).square().mean()
 
 

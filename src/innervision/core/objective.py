@@ -8,8 +8,10 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Tensor
 
-Measure = Callable[[Mapping[str, Tensor], Tensor], Tensor]
-"""(activations by layer, image (1, 3, h, w) sRGB 0..1) -> a scalar."""
+from innervision.shapes import Float
+
+Measure = Callable[[Mapping[str, Tensor], Float[Tensor, "n c h w"]], Float[Tensor, ""]]
+"""(activations by layer, image of sRGB 0..1) -> a scalar."""
 
 
 @dataclass(frozen=True)
@@ -51,7 +53,9 @@ class Objective:
     def __str__(self) -> str:
         return " + ".join(str(t) for t in self.terms) or "0"
 
-    def __call__(self, activations: Mapping[str, Tensor], image: Tensor) -> tuple[Tensor, dict[str, Tensor]]:
+    def __call__(
+        self, activations: Mapping[str, Tensor], image: Float[Tensor, "n c h w"]
+    ) -> tuple[Float[Tensor, ""], dict[str, Float[Tensor, ""]]]:
         """Return the total, and every term's weighted value (detached; terms of one name are summed).
 
         Terms are evaluated in the activations' own order, so that these may be computed as they are needed.

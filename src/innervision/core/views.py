@@ -10,7 +10,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-Look = Callable[[Tensor, torch.Generator | None], Tensor]
+from innervision.shapes import Float
+
+Look = Callable[[Float[Tensor, "n c h w"], torch.Generator | None], Float[Tensor, "n c h w"]]
 
 
 @dataclass(frozen=True)
@@ -23,7 +25,9 @@ class View:
     look: Look
     moving: bool = True
 
-    def __call__(self, image: Tensor, generator: torch.Generator | None = None) -> Tensor:
+    def __call__(
+        self, image: Float[Tensor, "n c h w"], generator: torch.Generator | None = None
+    ) -> Float[Tensor, "m c y x"]:
         return self.look(image, generator)
 
     def __or__(self, other: View) -> View:
