@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import gc
+import subprocess
+import sys
 import threading
 import weakref
+from collections import OrderedDict
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -424,6 +427,35 @@ def test_several_threads_look_at_once() -> None:
     assert net.module.training and hooks_of(net.module) == 0
 
 
+# What lies behind
+
+
+def test_a_chain_ends_with_the_deepest_layer_wanted() -> None:
+    module = nn.Sequential(OrderedDict(Named().named_children())).train()
+    module.drop.eval()
+    net = wrap(module, mean=(0.4, 0.5, 0.6), std=(0.2, 0.3, 0.2), input_size=8)
+    short = net.upto(["relu2", "conv1"])
+    assert short.layers == ("conv1", "relu1", "pool1", "conv2", "relu2")
+    assert short.module.conv2 is module.conv2
+    assert (short.name, short.preprocessing, short.input_size) == (net.name, net.preprocessing, 8)
+    assert module.training and module.conv1.training and not module.drop.training
+    wanted = ["conv1", "relu2"]
+    for mine, theirs in ((short, net), (short.frozen(), net.frozen())):
+        for one, other in zip(*(n.features(picture(), wanted).values() for n in (mine, theirs)), strict=True):
+            assert torch.equal(one, other)
+    with pytest.raises(Invalid, match="Did you mean 'relu2'"):
+        net.upto(["relu_2"])
+
+
+def test_what_is_no_plain_chain_is_left_whole() -> None:
+    for module in (Named(), Branching()):
+        net = wrap(module)
+        assert net.upto(net.layers[:1]) is net
+    heard = wrap(nn.Sequential(nn.ReLU(), nn.ReLU()))
+    heard.module.register_forward_hook(lambda *_: None)
+    assert heard.upto(["0"]) is heard
+
+
 # Names
 
 
@@ -551,6 +583,16 @@ def test_load_takes_the_embedded_vgg19() -> None:
     centred = 255 * x - torch.tensor([123.68, 116.779, 103.939]).view(3, 1, 1)
     expected = F.conv2d(centred, state["conv1_1.weight"], bias, padding=1)
     torch.testing.assert_close(net.features(x, ["conv1_1"])["conv1_1"], expected, rtol=1e-5, atol=1e-2)
+
+
+def test_load_draws_nothing_and_imports_no_algebra() -> None:
+    code = (
+        "import sys, torch; from innervision import network; before = torch.get_rng_state(); "
+        "network.load('vgg19'); network.load('lenet5-mnist'); "
+        "assert torch.equal(before, torch.get_rng_state()); "
+        "sys.exit(3 if 'sympy' in sys.modules else 0)"  # 40 MiB and a second
+    )
+    assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
 
 
 def test_load_refuses_the_weights_of_another_net() -> None:

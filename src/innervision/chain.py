@@ -24,6 +24,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from innervision import memory, winograd
+from innervision.shapes import Float
 
 _LAST = torch.channels_last
 _BITS = {2: torch.int16, 4: torch.int32, 8: torch.int64}  # as many bytes as a number has
@@ -113,12 +114,12 @@ class Chain:
 
     parts: tuple[Part, ...]
 
-    def __call__(self, x: Tensor) -> Answers:
-        """Return the wanted layers' answers to a network's input x (n, c, h, w)."""
+    def __call__(self, x: Float[Tensor, "n c h w"]) -> Answers:
+        """Return the wanted layers' answers to a network's input x."""
         return Answers(self.parts, x)
 
 
-class Answers(Mapping[str, Tensor]):
+class Answers(Mapping[str, Float[Tensor, "n c h w"]]):
     """Name -> activation, each computed when first asked for, after those before it.
 
     autograd goes back over what was done last first. So where each answer is measured before the next is
@@ -139,7 +140,7 @@ class Answers(Mapping[str, Tensor]):
     def __len__(self) -> int:
         return len(self._names)
 
-    def __getitem__(self, name: str) -> Tensor:
+    def __getitem__(self, name: str) -> Float[Tensor, "n c h w"]:
         if name not in self._names:
             raise KeyError(name)
         with torch.inference_mode(False), torch.set_grad_enabled(self._grad):
@@ -170,7 +171,7 @@ def chain_of(module: nn.Module, wanted: tuple[str, ...], kernels: dict[str, Kern
     met: set[nn.Module] = set()
     before = "the caller's"  # what a ReLU must not overwrite has a name
     for name, part in _flatten(module, ""):
-        link = None if part in met or _altered(part) else _link(part, name, kernels)
+        link = None if part in met or altered(part) else _link(part, name, kernels)
         if link is None:
             return None
         if isinstance(link, Rectifier) and before:
@@ -192,7 +193,7 @@ def chain_of(module: nn.Module, wanted: tuple[str, ...], kernels: dict[str, Kern
 
 
 def _flatten(module: nn.Module, prefix: str) -> Iterator[tuple[str, nn.Module]]:
-    if type(module).forward is nn.Sequential.forward and not _altered(module):
+    if type(module).forward is nn.Sequential.forward and not altered(module):
         for name, child in module._modules.items():  # named_children() passes over a module met before
             if child is not None:
                 yield from _flatten(child, f"{prefix}.{name}" if prefix else name)
@@ -200,7 +201,7 @@ def _flatten(module: nn.Module, prefix: str) -> Iterator[tuple[str, nn.Module]]:
         yield prefix, module
 
 
-def _altered(module: nn.Module) -> bool:
+def altered(module: nn.Module) -> bool:
     """Tell whether someone listens in on a module, or has given it a forward() of its own."""
     hooks = (module._forward_hooks, module._forward_pre_hooks, module._backward_hooks)
     return any(hooks) or bool(module._backward_pre_hooks) or "forward" in vars(module)

@@ -7,6 +7,7 @@ import importlib.util
 import itertools
 import sys
 import threading
+from collections import OrderedDict
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -15,10 +16,11 @@ import torch
 from torch import Tensor, nn
 
 from innervision import models, nets, weights
-from innervision.chain import Chain, Kernel, chain_of
+from innervision.chain import Chain, Kernel, altered, chain_of
 from innervision.errors import Invalid, WeightsMissing, WeightsUnfit, unknown
 from innervision.listen import evaluating, listen
 from innervision.nets import imagenet
+from innervision.shapes import Float
 from innervision.weights import Preprocessing
 
 
@@ -75,7 +77,9 @@ class Network:
                 raise unknown("layer", name, self.layers, of=self.name)
         return names
 
-    def features(self, image: Tensor, layers: Iterable[str]) -> dict[str, Tensor]:
+    def features(
+        self, image: Float[Tensor, "n c h w"], layers: Iterable[str]
+    ) -> dict[str, Float[Tensor, "n ..."]]:
         """Run the network no further than the deepest of these layers; return name -> activation.
 
         image: (n, 3, h, w), sRGB 0..1. Activations come in the layers' order, in the network's dtype,
@@ -89,7 +93,9 @@ class Network:
         found = self.answers(image, wanted)
         return {name: found[name] for name in wanted}
 
-    def answers(self, image: Tensor, layers: Iterable[str]) -> Mapping[str, Tensor]:
+    def answers(
+        self, image: Float[Tensor, "n c h w"], layers: Iterable[str]
+    ) -> Mapping[str, Float[Tensor, "n ..."]]:
         """Return the same as `features`; where there is a shorter way, each layer when it is asked for.
 
         Asked for and measured in turn, from the shallowest, they need less memory (see `chain.Answers`).
@@ -107,7 +113,7 @@ class Network:
             with self._lock, evaluating(self.module):
                 return listen(self.module, x, wanted, self._fragile)
 
-    def __call__(self, image: Tensor) -> Tensor:
+    def __call__(self, image: Float[Tensor, "n c h w"]) -> Float[Tensor, "n ..."]:
         """Return what the whole module answers (a classifier's logits) to sRGB pictures in 0..1."""
         with self._lock, evaluating(self.module):
             return self.module(self._input(image))
@@ -120,6 +126,21 @@ class Network:
         module = copy.deepcopy(self.module).requires_grad_(False).eval()
         module = module.to(dtype=dtype).to(memory_format=torch.channels_last)  # pyright: ignore[reportCallIssue]
         return self.around(module)
+
+    def upto(self, layers: Iterable[str]) -> Network:
+        """Return a network that ends with the deepest of these layers: what lies behind takes no memory.
+
+        Of a plain nn.Sequential alone it is known what comes after what; any other network is returned
+        itself. The modules are shared, not copied. Raises Invalid for an unknown layer.
+        """
+        wanted = {name.partition(".")[0] for name in self.check(layers)}
+        if type(self.module) is not nn.Sequential or altered(self.module) or not wanted:
+            return self
+        parts = [(name, part) for name, part in self.module._modules.items() if part is not None]
+        last = max(number for number, (name, _) in enumerate(parts) if name in wanted)
+        module = nn.Sequential(OrderedDict(parts[: last + 1]))
+        module.training = self.module.training
+        return Network(module, name=self.name, preprocessing=self.preprocessing, input_size=self.input_size)
 
     def around(self, module: nn.Module) -> Network:
         """Return a network of another module, alike in all else."""
@@ -277,7 +298,7 @@ def _of_the_house(
             raise WeightsMissing(f"{name} has no published weights: name a file (--weights, weights_file=)")
         known, path = published, weights.locate(published)
     top, classes = (known.head, None) if known else _classifier(name, path)
-    module = nets.build(name, pooling=pooling, top=top, classes=classes, device="cpu")
+    module = nets.build(name, pooling=pooling, top=top, classes=classes, device="cpu", drawn=False)
     return module, path, known or published
 
 

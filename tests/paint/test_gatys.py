@@ -21,6 +21,7 @@ import innervision
 from innervision import images, machine
 from innervision.core import Detail, Pixels
 from innervision.errors import Diverged, Invalid, WeightsMissing
+from innervision.network import Network
 from innervision.paint import gatys
 from innervision.paint.gatys import Painting
 from innervision.paint.recipes import Recipe
@@ -401,6 +402,17 @@ def test_a_device_that_cannot_compute_is_refused(name: str):
     with pytest.raises(Invalid, match=f"device '{name}' cannot be used"):
         machine.choose_device(name)
     assert machine.choose_device("cpu") == torch.device("cpu")
+
+
+def test_what_lies_behind_the_deepest_layer_is_let_go(paint: Paint, monkeypatch: pytest.MonkeyPatch):
+    layers = {"content_layers": ("conv1",), "style_layers": ("relu1",)}
+    short = paint(**layers)
+    assert short.network.layers == ("conv1", "relu1")
+    monkeypatch.setattr(Network, "upto", lambda self, _: self)
+    whole = paint(**layers)
+    assert whole.network.layers == ("conv1", "relu1", "pool1", "conv2", "relu2")
+    for one, other in zip(short, whole, strict=True):
+        assert one.values == other.values and torch.equal(one.image, other.image)
 
 
 def test_threads_are_given_back(paint: Paint, monkeypatch: pytest.MonkeyPatch):

@@ -15,7 +15,7 @@ from torch import Tensor, nn
 
 import innervision
 from innervision.errors import Invalid
-from innervision.network import Network, wrap
+from innervision.network import Network, load, wrap
 from innervision.paint.gatys import Painting
 from innervision.paint.goals import Goals, stages_of
 from innervision.paint.recipes import Recipe, recipe
@@ -219,7 +219,7 @@ def test_a_preset_is_its_restatement(preset, net, restated):
         precision="float32",
         device="cpu",
     )
-    state = painting.network.module.state_dict()
+    state = load(net, weights_file=weights).module.state_dict()
     p, a = (torch.tensor(np.asarray(each)).permute(2, 0, 1)[None] / 255 for each in (content, style))
     moved = p + 0.2 * torch.randn(p.shape, generator=torch.Generator().manual_seed(1))
     goal = painting.goals.objective((64, 64))

@@ -16,7 +16,6 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import Any, cast
 
-import torch
 from torch import nn
 
 from innervision import nets, weights
@@ -122,7 +121,7 @@ def build(card: ModelCard, *, device: str = "cpu") -> nn.Module:
     Raises WeightsUnfit for a net or an option that this version does not have.
     """
     try:
-        return nets.build(card.net, **card.options, device=device, generator=torch.Generator())
+        return nets.build(card.net, **card.options, device=device, drawn=False)
     except (Invalid, TypeError) as error:
         what = f"{card.net!r} with {dict(card.options)}"
         raise WeightsUnfit(f"{card.name} cannot be built: {what}: {error}") from error

@@ -17,7 +17,7 @@ from torch import nn
 
 from innervision.errors import Invalid, unknown
 from innervision.nets import alexnet, cifar, efficientnet_lite, lenet, squeezenet, vgg
-from innervision.nets.layers import POOLINGS, he_normal
+from innervision.nets.layers import POOLINGS, Undrawn, he_normal
 
 __all__ = ["NETS", "POOLINGS", "NetCard", "build"]
 
@@ -216,14 +216,15 @@ def build(
     top: bool = True,
     generator: torch.Generator | None = None,
     device: torch.device | str | None = None,
+    drawn: bool = True,
 ) -> nn.Module:
     """Build a network by name with random start weights, in training mode, downloading nothing.
 
     `classes` replaces the published number of outputs. `pooling` "average" replaces every max pooling by a
     mean, as Gatys suggests; activations shrink. `top=False` gives the convolutional base alone. Values are
     drawn from `generator` (torch's own if None) on `device` (torch's default if None; "meta" gives shapes
-    without memory, to be filled by `load_state_dict(state, assign=True)`). Raises Invalid for a value that
-    is not allowed.
+    without memory, to be filled by `load_state_dict(state, assign=True)`); not `drawn`, weights are whatever
+    lies in memory, for a file to be loaded over them all. Raises Invalid for a value that is not allowed.
     """
     if name not in NETS:
         raise unknown("network", name, NETS)
@@ -238,9 +239,8 @@ def build(
         raise Invalid(f"{name} has no max pooling that {pooling!r} could replace: leave pooling at 'max'")
     options = {"pooling": pooling} if card.max_pooling else {}
     home = torch.get_default_device() if device is None else torch.device(device)
-    with torch.device("meta"):  # torch's own start values would be drawn only to be thrown away
+    with home, Undrawn():
         net = card.build(classes=classes or card.classes, top=top, **options)
-    if home.type != "meta":
-        net.to_empty(device=home)
+    if drawn and home.type != "meta":
         card.start(net, generator)
     return net

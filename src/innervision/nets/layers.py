@@ -3,13 +3,18 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
+from typing import Any
 
 import torch
 from torch import nn
+from torch.overrides import TorchFunctionMode
 
 from innervision.errors import unknown
 
 POOLINGS = ("max", "average")
+_DRAWS = frozenset({"normal_", "uniform_", "kaiming_normal_", "kaiming_uniform_", "trunc_normal_"})
+_FILLS = frozenset({"fill_", "zero_"})
 
 
 def pool(pooling: str, size: int, stride: int, *, ceil: bool = False) -> nn.MaxPool2d | nn.AvgPool2d:
@@ -24,6 +29,25 @@ def pool(pooling: str, size: int, stride: int, *, ceil: bool = False) -> nn.MaxP
         raise unknown("pooling", pooling, POOLINGS)
     kind = nn.MaxPool2d if pooling == "max" else nn.AvgPool2d
     return kind(size, stride, ceil_mode=ceil)
+
+
+class Undrawn(TorchFunctionMode):
+    """Make layers without the start values that torch would draw, only for them to be thrown away.
+
+    Torch's device "meta" would do so too; but drawing there imports sympy, which takes a second and 40 MiB.
+    There all that fills is left out.
+    """
+
+    def __torch_function__(
+        self, func: Callable[..., Any], types: Any, args: tuple[Any, ...] = (), kwargs: Any = None
+    ) -> Any:
+        kwargs = kwargs or {}
+        name = getattr(func, "__name__", "")
+        if name in _DRAWS or name in _FILLS:
+            tensor = args[0] if args else kwargs["tensor"]
+            if name in _DRAWS or tensor.is_meta:
+                return tensor
+        return func(*args, **kwargs)
 
 
 @torch.no_grad()

@@ -20,10 +20,11 @@ from innervision.images import Picture, Size
 from innervision.machine import choose_device, choose_precision, threads
 from innervision.network import Network
 from innervision.paint.estimate import check_memory
-from innervision.paint.goals import Goals, stages_of
+from innervision.paint.goals import Goals, layers_of, stages_of
 from innervision.paint.recipes import Options, Recipe
 from innervision.paint.recipes import recipe as recipe_of
 from innervision.paint.sitting import GREY, Pictures, match_colour, sit
+from innervision.shapes import Float
 
 
 def stylize(
@@ -221,7 +222,7 @@ class Painting(Iterator[Frame]):
         image = torch.stack(parts).sum(0)
         return Frame(0, 1, 1, 1, image, 0.0, {}, last=True, checkpoint=dict)
 
-    def _start(self, size: Size) -> Tensor:
+    def _start(self, size: Size) -> Float[Tensor, "1 3 h w"]:
         start, device = self.recipe.start, self.network.device
         if self._starts_from_content():
             return self.goals.content(size)
@@ -258,7 +259,8 @@ class Painting(Iterator[Frame]):
 
 
 def open_network(recipe: Recipe) -> Network:
-    """Return the recipe's network, frozen, on its device and in its precision."""
+    """Return the recipe's network to its deepest layer, frozen, on its device and in its precision."""
     device = choose_device(recipe.device)
-    own = network.load(recipe.net, weights_file=recipe.weights, pooling=recipe.pooling)
-    return own.to(device).frozen(choose_precision(recipe.precision, device))
+    whole = network.load(recipe.net, weights_file=recipe.weights, pooling=recipe.pooling)
+    content, style = layers_of(whole, recipe)
+    return whole.upto((*content, *style)).to(device).frozen(choose_precision(recipe.precision, device))

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import cast
 
@@ -17,6 +16,7 @@ from innervision.network import Network
 from innervision.paint.recipes import Recipe
 from innervision.paint.sitting import Pictures, Sitting
 from innervision.paint.work import look
+from innervision.shapes import Float
 from innervision.weights.cards import IMAGENET
 
 LAYERS: tuple[tuple[str, str, str], ...] = (  # where a recipe names none: net, content layer, style layers
@@ -33,7 +33,7 @@ class Scaled:
     statistic: Statistic
     factor: float
 
-    def __call__(self, activation: Tensor) -> Tensor:
+    def __call__(self, activation: Float[Tensor, "n ..."]) -> Float[Tensor, "n ..."]:
         return self.statistic(activation) * self.factor
 
 
@@ -43,9 +43,7 @@ class Goals(Pictures):
     def __init__(self, network: Network, sitting: Sitting, recipe: Recipe) -> None:
         super().__init__(sitting, recipe, network.device)
         self.network = network
-        content, style = _layers(network, recipe)
-        self.content_layers = network.check(content)
-        self.style_layers = network.check(style)
+        self.content_layers, self.style_layers = layers_of(network, recipe)
         for name, layers in (("content", self.content_layers), ("style", self.style_layers)):
             weights = getattr(recipe, f"{name}_layer_weights")
             if weights is not None and len(weights) != len(layers):
@@ -54,8 +52,8 @@ class Goals(Pictures):
                     "give one a layer"
                 )
 
-    def normal(self) -> tuple[Tensor, Tensor]:
-        """Return the mean and deviation, RGB (3,) in 0..1, by which the network's input is normalised.
+    def normal(self) -> tuple[Float[Tensor, " 3"], Float[Tensor, " 3"]]:
+        """Return the mean and deviation, RGB in 0..1, by which the network's input is normalised.
 
         ImageNet's where it states none: a mean of 0, or a deviation of 1 as Caffe's networks have.
         """
@@ -68,8 +66,8 @@ class Goals(Pictures):
             std if any(s != 1 for s in pre.std) else torch.tensor(IMAGENET.std),
         )
 
-    def unit(self) -> Tensor:
-        """Return what 1.0 of an image is in the recipe's units, a channel of RGB (3,)."""
+    def unit(self) -> Float[Tensor, " 3"]:
+        """Return what 1.0 of an image is in the recipe's units, a channel of RGB."""
         return torch.full((3,), 255.0) if self.recipe.units == "byte" else 1 / self.normal()[1]
 
     def activation_scale(self) -> float:
@@ -154,7 +152,7 @@ class Gram:
 
     norm: str
 
-    def __call__(self, activation: Tensor) -> Tensor:
+    def __call__(self, activation: Float[Tensor, "n c h w"]) -> Float[Tensor, "n c c"]:
         return gram(activation, self.norm)
 
 
@@ -179,10 +177,14 @@ def _by_channels(style: Objective) -> Objective:
     return Objective(tuple(replace(t, weight=1 / c**2) for t, c in zip(style.terms, channels, strict=True)))
 
 
-def _layers(network: Network, recipe: Recipe) -> tuple[Sequence[str], Sequence[str]]:
+def layers_of(network: Network, recipe: Recipe) -> tuple[tuple[str, ...], tuple[str, ...]]:
+    """Return the layers that hold content and style: the recipe's, else what is usual for the network.
+
+    Raises Invalid for an unknown layer, and where nothing is usual.
+    """
     content, style = recipe.content_layers, recipe.style_layers
     if content is not None and style is not None:
-        return content, style
+        return network.check(content), network.check(style)
     own = ":" in network.name  # FILE.py:FUNCTION, whatever the file is called
     usual = next((row for row in LAYERS if network.name.startswith(row[0]) and not own), None)
     if usual is None:
@@ -191,4 +193,4 @@ def _layers(network: Network, recipe: Recipe) -> tuple[Sequence[str], Sequence[s
             "name them with --content-layers and --style-layers "
             f"(content_layers=, style_layers=); it has {', '.join(network.layers[:12])} …"
         )
-    return content or (usual[1],), style or usual[2].split()
+    return network.check(content or (usual[1],)), network.check(style or usual[2].split())

@@ -12,6 +12,7 @@ from innervision import colour, images
 from innervision.errors import Invalid
 from innervision.images import Picture, Size
 from innervision.paint.recipes import Recipe, start_file
+from innervision.shapes import Float
 
 BLANK = "blank"
 GREY = 0.5  # of a blank picture
@@ -85,10 +86,10 @@ class Pictures:
         self.device = device
         self._content: dict[Size, Tensor] = {}  # of the latest size alone: colours are kept a frame
 
-    def content(self, size: Size) -> Tensor:
+    def content(self, size: Size) -> Float[Tensor, "1 3 h w"]:
         """Return the content picture at a size (h, w), plain grey where it is blank.
 
-        (1, 3, h, w), sRGB 0..1, on the device; kept until another size is asked for, so not to be written
+        sRGB 0..1, on the device; kept until another size is asked for, so not to be written
         into. Raises Invalid for a side below 1.
         """
         if size not in self._content:
@@ -97,10 +98,10 @@ class Pictures:
             self._content = {size: image.to(self.device)}
         return self._content[size]
 
-    def styles(self, size: Size) -> list[Tensor]:
+    def styles(self, size: Size) -> list[Float[Tensor, "1 3 y x"]]:
         """Return the style pictures for a painting of size (h, w), in the same proportion at every stage.
 
-        Each (1, 3, h', w') of its own `style_size`, sRGB 0..1, on the device; in the content's colours
+        Each of its own `style_size`, sRGB 0..1, on the device; in the content's colours
         where the recipe matches them. A blank one is plain grey of the painting's size.
         """
         shown: list[Tensor] = []
@@ -133,7 +134,9 @@ class Pictures:
         return max(1, round(self.recipe.style_size * share**0.5))
 
 
-def match_colour(image: Tensor, target: Tensor, recipe: Recipe) -> Tensor:
+def match_colour(
+    image: Float[Tensor, "1 3 h w"], target: Float[Tensor, "1 3 y x"], recipe: Recipe
+) -> Float[Tensor, "1 3 h w"]:
     """Give an image the colours of another by the recipe's way of matching, clamped to 0..1."""
     way = colour.match_covariance if recipe.color_match == "covariance" else colour.match_histogram
     return way(image, target).clamp(0, 1)
