@@ -186,6 +186,17 @@ def test_a_real_size_in_float32_agrees_to_a_millionth() -> None:
 
 # --- ReLU, however it is written ---------------------------------------------------------------------
 
+
+def times_a_mask(x: Tensor) -> Tensor:
+    x *= x > 0
+    return x
+
+
+def set_below(x: Tensor) -> Tensor:
+    x[x < 0] = 0.0
+    return x
+
+
 WRITTEN: dict[str, Callable[[Tensor], Tensor]] = {
     "F.relu": F.relu,
     "F.relu in place": lambda x: F.relu(x, inplace=True),
@@ -201,6 +212,19 @@ WRITTEN: dict[str, Callable[[Tensor], Tensor]] = {
     "maximum, turned": lambda x: torch.maximum(x.new_zeros(()), x),
     "fmax": lambda x: torch.fmax(x, torch.zeros_like(x)),
     "threshold": lambda x: F.threshold(x, 0, 0),
+    "threshold in place": lambda x: F.threshold(x, 0, 0, inplace=True),
+    "nn.Threshold": nn.Threshold(0, 0),
+    "times a mask": lambda x: x * (x > 0),
+    "times a mask of floats": lambda x: (x > 0).to(x) * x,
+    "times a mask of whole numbers": lambda x: x * (x > 0).long(),
+    "times a mask in place": lambda x: x.mul_(x > 0),
+    "times= a mask": times_a_mask,
+    "where": lambda x: torch.where(x > 0, x, 0.0),
+    "where, turned": lambda x: torch.where(x < 0, torch.zeros_like(x), x),
+    "masked_fill": lambda x: x.masked_fill(x < 0, 0),
+    "masked_fill_": lambda x: x.masked_fill_(x <= 0, 0),
+    "what is below set": set_below,
+    "clamp_min_": lambda x: x.clamp_min_(0),
 }
 
 
@@ -287,6 +311,25 @@ def half(x: Tensor) -> Tensor:
     return x
 
 
+def beside(activation: Callable[[Tensor], Tensor]) -> Callable[[Tensor], Tensor]:
+    """Put an activation in place of the second of the network's three ReLUs."""
+    calls = 0
+
+    def between(x: Tensor) -> Tensor:
+        nonlocal calls
+        calls += 1
+        return activation(x) if calls % 3 == 2 else F.relu(x)
+
+    return between
+
+
+class Squared(nn.Module):
+    """x² / 2 where x > 0: a function that torch does not have."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        return F.relu(x).pow(2) / 2
+
+
 REFUSED: dict[str, tuple[Callable[[Tensor], Tensor], str]] = {
     "GELU": (F.gelu, "GELU"),
     "SiLU": (nn.SiLU(), "SiLU"),
@@ -301,6 +344,23 @@ REFUSED: dict[str, tuple[Callable[[Tensor], Tensor], str]] = {
     "mish": (F.mish, "Mish"),
     "SiLU by hand": (lambda x: x * x.sigmoid(), "sigmoid"),
     "tanh": (torch.tanh, "tanh"),
+    "hard swish by hand": (lambda x: x * F.relu6(x + 3) / 6, "an activation of its own"),
+    "GELU by hand": (lambda x: 0.5 * x * (1 + torch.erf(x / 2**0.5)), "erf"),
+    "half of a sum": (lambda x: (x + x.abs()) / 2, "abs"),
+    "a higher threshold": (nn.Threshold(0.1, 0), "threshold"),
+    "another floor": (nn.Threshold(0, -0.1, inplace=True), "threshold"),
+    "hard tanh": (nn.Hardtanh(), "hard tanh"),
+    "what is above": (lambda x: x - x.clamp(max=0), "clamp"),
+    "the greater of two": (lambda x: torch.maximum(x, 0.1 * x), "maximum"),
+    "squared": (Squared(), "pow"),
+    "a mask of another": (lambda x: x * (x > 0.1), "mul"),
+    "a mask's other side": (lambda x: x.masked_fill(x > 0, 0), "masked_fill"),
+    "a mask of another in place": (lambda x: x.masked_fill_(x < 0.1, 0), "masked_fill"),
+    "a step without a gradient": (lambda x: x + (2 * x.relu() - x).detach(), "add"),
+    "a gate of its own beside ReLUs": (beside(lambda x: torch.where(x > 0, x, 0.1 * x)), "where"),
+    "tanh beside ReLUs": (beside(torch.tanh), "tanh"),
+    "SiLU by hand beside ReLUs": (beside(lambda x: x * x.sigmoid()), "sigmoid"),
+    "a step beside ReLUs": (beside(lambda x: x * (x > 0.1)), "mul"),
     "own gradient": (ByHand.apply, "gradient of its own"),  # pyright: ignore
     "a part in place": (half, "overwrites a part"),
 }
@@ -316,6 +376,83 @@ def test_what_no_rule_is_for_is_refused_with_the_reason(form: str) -> None:
     assert gradient(network, picture(), Target("last", 1)).map.any()
     assert guided(network, picture(), Target("first", 1)).map.any(), "nothing stands below the first layer"
     clean(network)
+
+
+def by_square(x: Tensor) -> Tensor:
+    squares = F.avg_pool3d(x.pow(2)[:, None], (3, 1, 1), stride=1, padding=(1, 0, 0))[:, 0]
+    return x / (1 + squares) ** 0.75
+
+
+def squeezed(x: Tensor) -> Tensor:
+    return x * torch.sigmoid(x.mean((2, 3), keepdim=True))
+
+
+BESIDE: dict[str, Callable[[Tensor], Tensor]] = {
+    "contrast normalisation": lambda x: F.local_response_norm(x, 3),
+    "the same by hand": by_square,
+    "length 1": lambda x: F.normalize(x, dim=1),
+    "layer normalisation by hand": lambda x: (
+        (x - x.mean(1, keepdim=True)) / (x.var(1, keepdim=True) + 1e-5).sqrt()
+    ),
+    "squeeze and excitation": squeezed,
+    "a gate of the same size": lambda x: x * torch.sigmoid(F.avg_pool2d(x, 3, 1, 1)),
+    "a place's weight": lambda x: x * torch.sigmoid(x.amax(1, keepdim=True)),
+    "a constant mask": lambda x: x * (torch.arange(x.shape[-1]) % 2).to(x),
+    "scaled by what it holds": lambda x: x / x.detach().std(),
+    "another's ReLU": lambda x: F.relu(x) - 0.1 * F.relu(-x),
+}
+
+
+@pytest.mark.parametrize("form", BESIDE)
+def test_gates_and_normalisation_beside_relus_keep_their_gradient(form: str) -> None:
+    """With no ReLU closed to what comes down, the rule's map is the plain gradient."""
+
+    class Open(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.first, self.last = nn.Conv2d(3, 6, 3, padding=1), nn.Conv2d(6, 1, 1)
+
+        def forward(self, x: Tensor) -> Tensor:
+            x = F.relu(BESIDE[form](self.first(x)) * 1e-3 + 50)
+            return self.last(x)
+
+    module = seeded(Open()).double()
+    with torch.no_grad():
+        module.last.weight.abs_()  # pyright: ignore
+    network = wrap(module)
+    for method in (guided, lambda *asked: deconvnet(*asked, start="one")):
+        got, want = (each(network, picture(), Target("last", 0)).map for each in (method, gradient))
+        if form == "another's ReLU":
+            assert got.isfinite().all()
+        else:
+            assert want.any()
+            torch.testing.assert_close(got, want, rtol=0, atol=1e-12)
+
+
+def test_masks_of_the_weights_are_no_choice_of_the_picture() -> None:
+    """Pruned weights, and a network whose weights take a gradient, are explained as any other."""
+
+    class Pruned(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.first, self.last = nn.Conv2d(3, 6, 3), nn.Conv2d(6, 1, 1)
+
+        def forward(self, x: Tensor) -> Tensor:
+            weight = self.first.weight * (self.first.weight.abs() > 0.2)
+            return self.last(F.relu(F.conv2d(x, weight.tanh(), self.first.bias)))
+
+    network = wrap(seeded(Pruned()).double())
+    plain = nn.Sequential(nn.Conv2d(3, 6, 3), nn.ReLU(), nn.Conv2d(6, 1, 1)).double()
+    with torch.no_grad():
+        first = network.module.first  # pyright: ignore
+        plain[0].weight.copy_((first.weight * (first.weight.abs() > 0.2)).tanh())  # pyright: ignore
+        plain[0].bias.copy_(first.bias)  # pyright: ignore
+        plain[2].load_state_dict(network.module.last.state_dict())  # pyright: ignore
+    for method in (guided, deconvnet):
+        got = method(network, picture(), Target("last", 0)).map
+        torch.testing.assert_close(
+            got, method(wrap(plain), picture(), Target("2", 0)).map, rtol=0, atol=1e-12
+        )
 
 
 # --- what sums, and what is drawn --------------------------------------------------------------------

@@ -21,7 +21,7 @@ from innervision.core.edits import blur
 from innervision.errors import Diverged, Invalid, unknown
 from innervision.images import to_bytes
 from innervision.network import Network
-from innervision.see.rules import bend, by_its_modules
+from innervision.see.rules import bend, watched
 from innervision.see.target import Target
 from innervision.sheets import heat
 
@@ -239,15 +239,14 @@ def _back(
     """Return the way back from a target to pictures (n, 3, h, w), and what it answers to them, summed."""
     if not several:
         _check(image)
-    seen = contextlib.nullcontext() if rule is None else by_its_modules(network)
-    with torch.inference_mode(False), torch.enable_grad(), seen:
+    with torch.inference_mode(False), torch.enable_grad():
         x = image.detach().clone().requires_grad_()
-        answer = target.of(network, x)
-        part = target.pick(answer)
+        with contextlib.nullcontext() if rule is None else watched(network, x) as watch:
+            part = target.pick(target.of(network, x))
         if not part.requires_grad:
             raise _cut(network, target)
-        if rule is not None:
-            bend(part, rule)
+        if rule is not None and watch is not None:
+            bend(part, rule, x, watch)
         kept = start == "activation" and target.layer is not None
         first = part.detach() if kept else torch.ones_like(part)
         (map,) = torch.autograd.grad(part, x, first, allow_unused=True)

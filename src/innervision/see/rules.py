@@ -1,8 +1,8 @@
 """Rules at a ReLU: what a signal on its way back to the picture may pass, other than the plain gradient.
 
 The rules are hung on autograd's own graph, between the forward pass and the way back. So a ReLU is met
-however it was written (nn.ReLU, F.relu, x.relu_(), x.clamp(min=0), one module called twice), nothing of
-the network is replaced or hooked, and all of it is gone with the graph.
+however it was written (nn.ReLU, F.relu, x.relu_(), x.clamp(min=0), x * (x > 0), one module called twice),
+nothing of the network is replaced or hooked, and all of it is gone with the graph.
 """
 
 from __future__ import annotations
@@ -17,6 +17,7 @@ from torch import Tensor
 
 from innervision.errors import Invalid, unknown
 from innervision.network import Network
+from innervision.see.nonlinear import Watch, Way, name_of
 
 Rule = Callable[[Tensor, Tensor, Tensor | None], Tensor]
 """(what comes down, what the plain gradient would let pass, the ReLU's input if kept) -> what passes."""
@@ -35,52 +36,23 @@ RULES: Mapping[str, Rule] = MappingProxyType({"deconvnet": _deconvnet, "guided":
 """deconvnet: max(g, 0) whatever the forward mask (Zeiler & Fergus 2013); guided: max(g, 0) · [x > 0]
 (Springenberg et al. 2014)."""
 
-_SMOOTH: Mapping[str, str] = MappingProxyType(
-    {  # autograd's name -> the activation it is the derivative of
-        "Gelu": "GELU",
-        "Silu": "SiLU",
-        "Mish": "Mish",
-        "Elu": "ELU or SELU",
-        "Celu": "CELU",
-        "LeakyRelu": "leaky ReLU",
-        "RreluWithNoise": "randomised leaky ReLU",
-        "PreluKernel": "PReLU",
-        "Softplus": "softplus",
-        "LogSigmoid": "log sigmoid",
-        "Hardswish": "hard swish",
-        "Hardshrink": "hard shrinkage",
-        "Softshrink": "soft shrinkage",
-        "Glu": "GLU",
-    }
-)
-_GATES: Mapping[str, str] = MappingProxyType(  # beside ReLUs they weigh channels, and keep their own gradient
-    {
-        "Sigmoid": "sigmoid",
-        "Tanh": "tanh",
-        "Hardsigmoid": "hard sigmoid",
-        "Erf": "erf",
-        "Where": "where(), a choice of its own",
-    }
-)
 
-
-def bend(answer: Tensor, rule: str) -> int:
-    """Hang a rule on every ReLU between an answer and what it was computed from; return how many there are.
+def bend(answer: Tensor, rule: str, picture: Tensor, watch: Watch) -> int:
+    """Hang a rule on every ReLU between an answer and a picture; return how many there are.
 
     answer: with its graph. autograd.grad(answer, …) then gives what the rule lets through. Max poolings need
-    no rule: autograd goes back to where the maximum was, which is unpooling by switches.
-    0 means that there is no nonlinearity on the way, where the rule's result is the plain gradient.
+    no rule: autograd goes back to where the maximum was, which is unpooling by switches. watch: what saw
+    the answer being made. 0 means that there is no nonlinearity on the way, where the rule's result is the
+    plain gradient. Gates beside ReLUs, and normalisation, keep their own gradient.
     Raises Invalid where an activation other than ReLU stands on the way, for which there is no rule, and
     where a part of the way cannot be seen: a gradient made by hand, or a write into a part of a tensor.
     """
     if rule not in RULES:
         raise unknown("rule", rule, RULES)
-    rectifiers: list[tuple[Any, int]] = []
-    gates: set[str] = set()
-    for node in _graph(answer):
-        name = _name(node)
-        if name in _SMOOTH:
-            raise _none_for(rule, _SMOOTH[name])
+    way = Way(answer, picture)
+    rectifiers: dict[Any, tuple[int, Tensor | None]] = {}
+    for node in way.nodes:
+        name = name_of(node)
         if isinstance(node, torch.autograd.function.BackwardCFunction) or "DifferentiableGraph" in name:
             raise Invalid(
                 f"the network computes a gradient of its own ({name.removesuffix('Backward')}), within which "
@@ -92,37 +64,22 @@ def bend(answer: Tensor, rule: str) -> int:
                 f"the network overwrites a part of a tensor in place, within which {rule} cannot see its "
                 "ReLUs: write y = relu(part) there, or use method 'gradient'"
             )
-        if name in _GATES:
-            gates.add(_GATES[name])
-        place = _rectified(node, name)
-        if place is not None:
-            rectifiers.append((node, place))
+        if node in watch.rectified:
+            rectifiers[node] = watch.rectified[node]
+        elif node in watch.choices:
+            raise _none_for(rule, f"{watch.choices[node]}(), a choice of its own that is no ReLU")
+        elif (place := _rectified(node, name)) is not None:
+            rectifiers[node] = place, _input(node)
+    gates: set[str] = set()
+    for _, name, weighs in way.activations(rectifiers):
+        if not weighs:
+            raise _none_for(rule, name)
+        gates.add(name)
     if gates and not rectifiers:
         raise _none_for(rule, " and ".join(sorted(gates)))
-    for node, place in rectifiers:
-        node.register_hook(_hook(RULES[rule], place, _input(node)))
+    for node, (place, x) in rectifiers.items():
+        node.register_hook(_hook(RULES[rule], place, x))
     return len(rectifiers)
-
-
-def _graph(answer: Tensor) -> Iterator[Any]:
-    """Yield every node of the graph that an answer hangs on, each once."""
-    left = [answer.grad_fn]
-    met = {answer.grad_fn}
-    while left:
-        node = left.pop()
-        if node is None:
-            continue
-        yield node
-        for before, _ in node.next_functions:
-            if before not in met:
-                met.add(before)
-                left.append(before)
-
-
-def _name(node: Any) -> str:
-    """Return what a node is the derivative of, as autograd names it: "Relu" of "ReluBackward0"."""
-    name = node.name()
-    return name.rstrip("0123456789").removesuffix("Backward") if name[-1:].isdigit() else name
 
 
 def _rectified(node: Any, name: str) -> int | None:
@@ -130,8 +87,6 @@ def _rectified(node: Any, name: str) -> int | None:
     match name:
         case "Relu":
             return 0
-        case "Threshold":
-            return 0 if node._saved_threshold == 0 else None
         case "Hardtanh":
             return 0 if node._saved_min_val == 0 else None  # ReLU6
         case "ClampMin" | "Clamp":
@@ -150,7 +105,7 @@ def _zero(bound: Any) -> bool:
 
 def _input(node: Any) -> Tensor | None:
     """Return a clamp's input, where autograd has kept it; ReLU keeps its answer, and needs none."""
-    x = getattr(node, "_saved_self", None) if _name(node) in ("ClampMin", "Clamp") else None
+    x = getattr(node, "_saved_self", None) if name_of(node) in ("ClampMin", "Clamp") else None
     return None if x is None else x.detach()
 
 
@@ -171,6 +126,13 @@ def _none_for(rule: str, activation: str) -> Invalid:
         f"{rule} is a rule for ReLUs, and this network has {activation}: its result would be no {rule} map. "
         "Use method 'gradient', 'smoothgrad' or 'integrated'"
     )
+
+
+@contextlib.contextmanager
+def watched(network: Network, picture: Tensor) -> Iterator[Watch]:
+    """Let a network run its modules one by one, and see what they make of a picture."""
+    with by_its_modules(network), Watch(picture) as watch:
+        yield watch
 
 
 @contextlib.contextmanager
