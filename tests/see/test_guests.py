@@ -24,6 +24,7 @@ from innervision.network import Network, wrap
 from innervision.see import backward, cam
 from innervision.see.activations import answers
 from innervision.see.compare import cka
+from innervision.see.directions import unit
 from innervision.see.dream import Octaves, film
 from innervision.see.excite import excite
 from innervision.see.invert import invert
@@ -31,6 +32,7 @@ from innervision.see.occlusion import occlude
 from innervision.see.receptive import by_gradient
 from innervision.see.survey import survey
 from innervision.see.target import Target
+from innervision.see.target import target as read
 from innervision.see.trust import trust
 from innervision.see.units import top_images
 
@@ -265,15 +267,49 @@ class Swin(nn.Module):
         return self.fc(self.norm2(x).mean((1, 2)))
 
 
-def test_tokens_are_shown_where_their_patches_are() -> None:
-    """With blocks that add nothing, the last layer's grid is the patches' own map."""
+def adding_nothing() -> Network:
+    """A transformer whose last block's grid is the patches' own map."""
     module = seeded(Vit())
     with torch.no_grad():
         for block in module.blocks:
             block.proj.weight.zero_(), block.proj.bias.zero_()
             block.down.weight.zero_(), block.down.bias.zero_()
         module.places.zero_()
-    network, image = wrap(module), picture()
+    return wrap(module)
+
+
+@pytest.mark.parametrize("what", [":3", ":3@2,5", ""])
+def test_tokens_are_dreamt_of_as_their_patches_are(what: str) -> None:
+    network, image, how = adding_nothing(), picture(), Octaves(count=1, steps=2, jitter=0)
+    asked = [read(layer + what, network) for layer in ("blocks.1", "patch")]
+    *_, found = film(network, image, [(asked[0], 1.0)], pictures=1, octaves=how)
+    *_, want = film(network, image, [(asked[1], 1.0)], pictures=1, octaves=how)
+    torch.testing.assert_close(found.image, want.image, rtol=0, atol=1e-6)
+    assert found.value == pytest.approx(want.value, rel=1e-5)
+    if not what:
+        *_, found = film(network, image, [(asked[0], 1.0)], pictures=1, octaves=how, guide=picture(1))
+        *_, want = film(network, image, [(asked[1], 1.0)], pictures=1, octaves=how, guide=picture(1))
+        torch.testing.assert_close(found.image, want.image, rtol=0, atol=1e-6)
+        assert found.value == pytest.approx(want.value, rel=1e-5)
+
+
+@pytest.mark.parametrize("what", ["3", "3@2,5", "3+0.5*7"])
+def test_tokens_are_excited_as_their_patches_are(what: str) -> None:
+    """At rest, where a network of patches alone needs no fixed size either."""
+    network = adding_nothing()
+    asked = [unit(f"{layer}:{what}", network, SIDE) for layer in ("blocks.1", "patch")]
+    found, want = (excite(network, each, preset="yosinski2", size=SIDE, steps=3).results() for each in asked)
+    torch.testing.assert_close(found[0].images, want[0].images, rtol=0, atol=1e-6)
+    assert found[0].after == pytest.approx(want[0].after, rel=1e-5)
+    (lucid,) = excite(network, asked[0], size=SIDE, steps=2, pictures=2, precision="float32").results()
+    if what == "3":
+        answer = network.features(lucid.images, ["blocks.1"])["blocks.1"].detach()
+        assert lucid.after == pytest.approx(float(answer[:, 1:, 3].mean()), abs=1e-4)
+
+
+def test_tokens_are_shown_where_their_patches_are() -> None:
+    """With blocks that add nothing, the last layer's grid is the patches' own map."""
+    network, image = adding_nothing(), picture()
     patches = network.features(image, ["patch"])["patch"][0].detach()
     (layer,) = survey(network, image, ["blocks.1"])
     torch.testing.assert_close(layer.maps, patches, rtol=0, atol=1e-6)

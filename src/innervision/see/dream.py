@@ -16,6 +16,7 @@ from innervision.core.objective import Objective
 from innervision.errors import Diverged, Invalid, out_of_memory
 from innervision.images import Size, resize
 from innervision.network import Network
+from innervision.see.tokens import Arranged
 from innervision.see.wishes import Wish, wished
 
 _SMALLEST = 32  # px: the shorter side of the smallest octave, what five poolings need
@@ -125,6 +126,7 @@ def film(
             f"a dream begins with one picture (1, 3, h, w) of floating point numbers in 0..1, "
             f"not {image.dtype} {tuple(image.shape)}"
         )
+    network = Arranged(network.module, like=network)
     goal = wished(network, wishes, guide)
     how = octaves or Octaves()
     drawn = torch.Generator().manual_seed(0) if generator is None else generator

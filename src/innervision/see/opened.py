@@ -9,9 +9,10 @@ from torch import Tensor, nn
 
 from innervision.network import Network
 from innervision.see.rules import by_its_modules
+from innervision.see.tokens import Arranged
 
 
-class Opened(Network):
+class Opened(Arranged):
     """A network that, while it is `opened`, gives dead units a gradient to wake up by.
 
     At a ReLU that passes no gradient at all to one of the pictures, what comes down is passed on where it
@@ -20,8 +21,7 @@ class Opened(Network):
     """
 
     def __init__(self, module: nn.Module, *, like: Network) -> None:
-        super().__init__(module, name=like.name, preprocessing=like.preprocessing)
-        self._lock = like._lock  # one module, one at a time
+        super().__init__(module, like=like)
         self.opened = False
         self.dead = False
         """Whether the latest way back met a picture that needed it."""

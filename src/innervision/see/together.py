@@ -20,6 +20,7 @@ from innervision.see.activations import rectified
 from innervision.see.opened import Opened
 from innervision.see.presets import LOOKS, Preset, photographs
 from innervision.see.target import Target
+from innervision.see.tokens import arranged
 
 _OUTPUT = "output"  # what a classifier's own answer is called where layers have names
 _LET_THROUGH = 16  # steps at least, and as long as a picture is dead
@@ -81,8 +82,11 @@ class Together:
         self.canvas = self._canvas()
         start = self.canvas.render().detach()
         with torch.no_grad():
-            answer = self.network.features(start[:1], (self.layer,))[self.layer]
+            raw = Network.answers(self.network, start[:1], (self.layer,))[self.layer]
+        answer = arranged(raw, plan.size)
         self.flat = answer.ndim != 4
+        # what ends in classes, and what tells places apart by tokens, is made for pictures of one size
+        self.fixed = self.flat or answer is not raw
         self.map: Size = (1, 1) if self.flat else (answer.shape[2], answer.shape[3])
         self._inquire(answer)
         level = plan.preset.level
@@ -91,8 +95,7 @@ class Together:
 
     def frames(self) -> Iterator[Frame]:
         plan, look = self.plan, self.look
-        # a network that ends in layers of fixed size takes the picture's own
-        view = look.view | sized(plan.size) if self.flat and look.moves else look.view
+        view = look.view | sized(plan.size) if self.fixed and look.moves else look.view
         colour = _mean_colour(self.network)
         stage = Stage(
             self.objective(moved=True),

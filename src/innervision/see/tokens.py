@@ -7,9 +7,13 @@ of ⌊H/p⌋ x ⌊W/p⌋ (or rounded up, where the edge was padded). Tokens in f
 
 from __future__ import annotations
 
-from torch import Tensor
+from collections.abc import Iterable, Mapping
 
+from torch import Tensor, nn
+
+from innervision.chain import Answers
 from innervision.errors import Invalid
+from innervision.network import Network
 
 APART = (0, 1, 2, 5)
 """How many tokens may stand in front of the grid: none; a class token; that and one of distillation; that and
@@ -34,6 +38,31 @@ def as_maps(answer: Tensor, size: Size) -> Tensor | None:
         return None
     apart, (h, w) = found
     return answer[:, apart:].transpose(1, 2).unflatten(2, (h, w))
+
+
+class Arranged(Network):
+    """A network of the same module whose layers of tokens answer maps, for what asks for channels and places.
+
+    Layers that answer maps, and tokens on no grid, answer as they do.
+    """
+
+    def __init__(self, module: nn.Module, *, like: Network) -> None:
+        super().__init__(
+            module,
+            name=like.name,
+            preprocessing=like.preprocessing,
+            classes=like.classes,
+            input_size=like.input_size,
+        )
+        self._lock = like._lock  # one module, one at a time
+        if module is like.module:
+            self._kernels, self._fragile = like._kernels, like._fragile
+
+    def answers(self, image: Tensor, layers: Iterable[str]) -> Mapping[str, Tensor]:
+        found = super().answers(image, layers)
+        if isinstance(found, Answers):  # of a chain of convolutions, each when it is asked for: maps all
+            return found
+        return {name: arranged(each, (image.shape[-2], image.shape[-1])) for name, each in found.items()}
 
 
 def arranged(answer: Tensor, size: Size) -> Tensor:
