@@ -369,7 +369,7 @@ def test_the_recipes_are_the_papers() -> None:
         preset = PRESETS[name]
         assert (preset.steps, preset.optimiser) == (steps, optimiser)
         assert len(preset.edits(torch.full((3,), 0.5))) == edits
-    assert [PRESETS[name].text.split("descent, ")[1] for name in table] == [
+    assert [PRESETS[name].text.split("descent, ")[1].split("; ")[0] for name in table] == [
         "blur 0.5, norm 50",
         "decay 0.3, norm 20",
         "decay 0.0001, blur 1",
@@ -424,7 +424,9 @@ def test_all_of_a_layer_and_a_default() -> None:
     assert run("--targets", "3", "--json").exit_code == 0
     assert Path("excite-3-0-and-3-more.png").is_file()
     assert run().exit_code == 0
-    assert "yosinski4" in run("--preset", "list").output
+    listed = " ".join(run("--preset", "list").output.split())
+    assert "rate 3000 (30 times the authors'" in listed, "what is not the authors' is said"
+    assert listed.count("nearly blank") == 1 and "yosinski4" in listed
 
 
 @pytest.mark.parametrize(
