@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib
 import os
+import sys
 from collections.abc import Mapping
 from gettext import gettext
 from types import MappingProxyType
@@ -76,13 +77,28 @@ class LazyGroup(click.Group):
             if ctx.params.get("debug"):
                 raise
             raise Failure(" ".join(str(error).split())) from error
-        except (MemoryError, RuntimeError) as error:
-            if ctx.params.get("debug") or not out_of_memory(error):
+        except (click.ClickException, click.exceptions.Exit, click.Abort):
+            raise
+        except Exception as error:
+            if ctx.params.get("debug"):
                 raise
-            raise Failure(str(OutOfMemory("out of memory: choose a smaller --size, or free some"))) from error
+            if out_of_memory(error):
+                text = "out of memory: choose a smaller --size, or free some"
+                raise Failure(str(OutOfMemory(text))) from error
+            said = _of_a_network(error)
+            if said is None:
+                raise
+            raise Failure(said) from error
         except KeyboardInterrupt:
             click.echo("innervision: interrupted", err=True)
             ctx.exit(130)
+
+
+def _of_a_network(error: Exception) -> str | None:
+    """Return what a user's network said as it failed; None for a failure of another kind."""
+    if "torch" not in sys.modules:  # nothing has been looked through
+        return None
+    return importlib.import_module("innervision.cli.guest").fault(error)
 
 
 @click.group(cls=LazyGroup, context_settings={"help_option_names": ["-h", "--help"]})
