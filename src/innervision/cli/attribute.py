@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     from torch import Tensor
 
     from innervision.network import Network
+    from innervision.see.curves import Curves
     from innervision.see.target import Target
     from innervision.see.trust import Comparison, Trust
 
@@ -55,6 +56,9 @@ _LOOKS = 8  # at most, of smoothgrad and integrated, for a map to be compared: l
     help="how a map of colours is drawn",
 )
 @click.option("--trust", "tested", is_flag=True, help="make the map again with random weights, and judge it")
+@click.option(
+    "--curves", "judged", is_flag=True, help="insertion and deletion curves, beside those of chance"
+)
 @click.option("--samples", type=int, default=25, show_default=True, help="noisy copies of smoothgrad")
 @click.option("--sigma", type=float, default=0.15, show_default=True, help="their noise, of the range")
 @click.option("--points", type=int, default=50, show_default=True, help="on the line of integrated")
@@ -70,6 +74,7 @@ def attribute(
     method: str,
     shown: str,
     tested: bool,
+    judged: bool,
     output: str | None,
     quiet: bool,
     as_json: bool,
@@ -79,25 +84,38 @@ def attribute(
 
     Without --target: the class predicted, or for a network without classifier the strongest channel of its
     deepest ReLU layer. Maps of colours are drawn with 0 as mid-grey; maps of places as heat.
+
+    With --curves a map is put to the test: pixels are uncovered on a blurred picture, and covered by grey, in
+    the order of the map, and NAME-METHOD-curves.png and .json tell how soon the answer comes and goes.
     """
     from innervision import images
+    from innervision.cli import curves
     from innervision.see.target import strongest, target
 
     place = output or f"{stem(source)}-{method}.png"
     images.writable(place)
+    if judged:
+        images.writable(curves.beside(place)[0])
     methods = METHODS if method == "all" else (method,)
     with telling(quiet=quiet, as_json=as_json) as told:
         network = open_network(chosen)
         _, image = open_picture(source, chosen["size"])
         wanted = target(asked, network) if asked else strongest(network, image)
-        found = list(explained(network, image, wanted, methods, chosen, tested, told))
+        by_chance = _by_chance(network, image, wanted, chosen["seed"]) if judged else None
+        found = list(explained(network, image, wanted, methods, chosen, tested, told, by_chance))
         images.write(_page(image, found, wanted, network, shown), place)
+        written = [place]
+        drawn = {each.method: each.curves for each in found if each.curves is not None}
+        if by_chance is not None and drawn:
+            written += curves.write(place, drawn, by_chance, title=f"{network.name} {wanted}")
         settings = {**chosen, "target": str(wanted), "method": method, "show": shown, "trust": tested}
+        settings["curves"] = judged
         leave_card("attribute", place, settings, {"picture": source}, seed=chosen["seed"])
         told.end(
-            "\n".join([*(each.line(wanted) for each in found), f"Written: {place}"]),
+            "\n".join([*(each.line(wanted) for each in found), f"Written: {', '.join(written)}"]),
             target=str(wanted),
             output=place,
+            written=written,
             methods={each.method: each.numbers() for each in found},
         )
 
@@ -111,6 +129,8 @@ class Explained:
     values: dict[str, float]
     trust: Trust | None = None
     refused: str = ""
+    curves: Curves | None = None
+    by_chance: Curves | None = None
 
     def numbers(self) -> dict[str, Any]:
         """Return what a program wants to know."""
@@ -127,6 +147,8 @@ class Explained:
             "sum": float(self.map.sum()),
             "strongest": [at // strong.shape[1], at % strong.shape[1]],  # row, column
         }
+        if self.curves is not None and self.by_chance is not None:
+            numbers["curves"] = {**self.curves.numbers(), "chance": self.by_chance.numbers()}
         if self.trust is not None:
             numbers["trust"] = {
                 "depends": self.trust.depends,
@@ -162,6 +184,10 @@ class Explained:
             parts.append(f"the map's sum misses the change from the baseline, {change:.4g}, by {gap:.2g}")
         if not self.map.any():
             parts.append("0 everywhere: nothing comes down to the picture")
+        if self.curves is not None and self.by_chance is not None:
+            from innervision.cli.curves import said
+
+            parts.append(said(self.curves, self.by_chance))
         if self.trust is not None:
             parts.append(str(self.trust))
         elif self.refused:
@@ -218,8 +244,11 @@ def explained(
     chosen: dict[str, Any],
     tested: bool,
     told: Telling,
+    by_chance: Curves | None = None,
 ) -> Iterator[Explained]:
+    """Yield what each method says, with trust where it is tested, and curves where chance's are given."""
     from innervision.errors import Invalid
+    from innervision.see.curves import curves, importance
     from innervision.see.trust import judge, randomised
 
     each = 1 + _STEPS * tested
@@ -228,6 +257,9 @@ def explained(
         comparisons: list[Comparison] = []
         try:
             found = Explained(method, *explain(method, chosen, network, image, target))
+            if by_chance is not None and found.map is not None:
+                ranked = importance(found.map, method)
+                found = replace(found, curves=curves(network, image, target, ranked), by_chance=by_chance)
             told.step(number * each + 1, len(methods) * each, method)
             fewer = {name: min(chosen[name], _LOOKS) for name in ("samples", "points")}
             again = partial(_map, method, {**chosen, **fewer})
@@ -245,6 +277,12 @@ def explained(
         yield found
         if found.refused or (tested and len(comparisons) < _STEPS):  # what was left out counts as done
             told.step((number + 1) * each, len(methods) * each, method)
+
+
+def _by_chance(network: Network, image: Tensor, target: Target, seed: int) -> Curves:
+    from innervision.see.curves import chance, curves
+
+    return curves(network, image, target, chance(image, seed))
 
 
 def _map(method: str, chosen: dict[str, Any], network: Network, image: Tensor, target: Target) -> Tensor:
