@@ -84,6 +84,10 @@ def drawn(page: Any, selector: str) -> None:
     )
 
 
+def pixels(page: Any, selector: str) -> str:
+    return page.evaluate("(selector) => document.querySelector(selector).toDataURL()", selector)
+
+
 def dream(page: Any, workshop: str, *, steps: str = "2", layers: str = "act") -> None:
     page.goto(f"{workshop}#/dream")
     page.wait_for_selector("form")
@@ -185,27 +189,58 @@ def test_a_network_learns_and_is_asked(page: Any, workshop: str) -> None:
     page.get_by_label("Recipe", exact=True).select_option("lenet5-modern")
     page.get_by_label("Pictures", exact=True).select_option("shapes")
     fill(page, Epochs="4", Batch="16", Held_out="0.25")
+    assert page.get_by_label("Snapshot each … epochs").input_value() == "1"
     page.get_by_role("button", name="Train", exact=True).click()
     ended(page)
     page.wait_for_selector("table tbody td")
     assert "disc" in page.inner_text("table")
     assert page.locator(".curves path").count() >= 3
-    drawn(page, ".figure")
+    page.locator("section > .figure").last.scroll_into_view_if_needed()
+    drawn(page, "section > .figure")
     page.locator("section[aria-label='Ask this network'] .thumb").first.click()
     page.wait_for_selector("section[aria-label='Ask this network'] ol .numbers")
     told = page.inner_text("section[aria-label='Ask this network'] ol")
     assert "disc" in told and "square" in told
+    page.wait_for_selector(".filters canvas")
+    before = pixels(page, ".filters canvas")
+    page.get_by_label("Epoch", exact=True).fill("0")
+    page.wait_for_function(
+        "(before) => document.querySelector('.filters canvas').toDataURL() !== before", arg=before
+    )  # they have moved since the beginning
+    run = page.evaluate("new URLSearchParams(location.hash.split('?')[1]).get('run')")
+    net = f"run-{run}"
+    names = page.evaluate(
+        "async (net) => (await (await fetch(`/api/networks/${net}`)).json()).layers.map((l) => l.name)", net
+    )
+    page.goto(f"{workshop}#/unit/{net}/{names[1]}/0?picture=sample-chelsea")
+    page.wait_for_selector("h2:has-text('Over training')")
+    page.get_by_label("Epoch", exact=True).fill("1")
+    page.wait_for_selector(".figures figcaption p:has-text('Epoch 1')")
+    drawn(page, "section .figures img")
+
+
+@pytest.mark.slow
+def test_an_index_shows_what_excites_a_unit_most(page: Any, workshop: str) -> None:
+    page.goto(f"{workshop}#/unit/guest.py-build/act/1?picture=sample-chelsea&size=64")
+    page.get_by_role("link", name="Make an index").click()
+    page.wait_for_selector("h1:has-text('units')")
+    page.locator("form select").first.select_option("shapes")
+    page.get_by_role("button", name="Start units").click()
+    ended(page)
+    page.goto(f"{workshop}#/unit/guest.py-build/act/1?picture=sample-chelsea&size=64")
+    page.wait_for_selector("h2:has-text('Their deconvolutions')")
+    drawn(page, ".top img")
 
 
 def test_a_units_page_is_a_link(page: Any, workshop: str) -> None:
     page.goto(f"{workshop}#/unit/guest.py-build/block.bend/2?picture=sample-chelsea&size=64")
     drawn(page, ".figures img")
-    page.wait_for_selector("main a[aria-label^='Channel']")
+    page.wait_for_selector("main a.neighbour")
     page.keyboard.press("ArrowRight")
     page.wait_for_function("location.hash.includes('/block.bend/3?')")
     page.wait_for_selector("h1:has-text('Channel 3')")
     page.wait_for_selector(".figures a:has-text('Download')", timeout=LATE)  # what excites it is made
-    page.locator("main a[aria-label^='Channel']").first.click()
+    page.locator("main a.neighbour").first.click()
     page.wait_for_function("!location.hash.includes('/block.bend/3?')")
     assert "Make an index" in page.inner_text("main")
 

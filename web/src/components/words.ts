@@ -236,6 +236,7 @@ const NAMES: Record<string, readonly [string, string]> = {
   micro: ["Micro batch", "微批"],
   clip: ["Gradient clipping", "梯度裁剪"],
   keep: ["Keep the weights", "保留权重"],
+  keep_every: ["Snapshot each … epochs", "每几轮存一次"],
   views: ["Views", "视图数"],
   bad: ["Unreadable pictures", "无法读取的图片"],
   total: ["total", "总和"],
@@ -252,7 +253,12 @@ const NAMES: Record<string, readonly [string, string]> = {
   ssim: ["SSIM", "SSIM"],
 };
 
-/** What an option or a term is called. */
+const TERMS: Record<string, readonly [string, string]> = { content: ["content", "内容"], style: ["style", "风格"] };
+
+/** What a term of a curve is called. */
+export const termed = (name: string, chinese: boolean): string => TERMS[name]?.[chinese ? 1 : 0] ?? called(name, chinese, (n) => n);
+
+/** What an option is called. */
 export function called(name: string, chinese: boolean, fallback: (name: string) => string): string {
   const bare = name.replace(/^--/, "").replaceAll("-", "_").replace(/_$/, "");
   return NAMES[bare]?.[chinese ? 1 : 0] ?? fallback(name);
