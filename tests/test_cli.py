@@ -29,6 +29,7 @@ from innervision.files import claim, sha256
 from innervision.nets import build
 from innervision.network import Network
 from innervision.paint.recipes import PRESETS, options
+from innervision.record.card import write_card
 
 SMALL = ("--size", "64", "--steps", "2", "--stages", "none", "--precision", "float32", "--no-run")
 SEEN = ("--steps", "4", "--every", "2", "--threads", "1")  # two snapshots
@@ -104,9 +105,10 @@ def test_help_does_not_load_torch() -> None:
 def test_presets_are_explained() -> None:
     text = run("stylize", "--preset", "list").output
     for name, preset in PRESETS.items():
-        assert name in text
-        assert preset.text in text
+        assert f"{name}\n" in text
+        assert preset.text in " ".join(text.split())
     assert "net='squeezenet1_1'" in text
+    assert max(map(len, text.splitlines())) <= 80
 
 
 # what works
@@ -589,6 +591,17 @@ def test_a_run_to_standard_output_is_not_resumed_with_json() -> None:
     assert "--json and -o - both write to standard output" in found.stderr
 
 
+def test_a_run_of_another_command_is_not_gone_on_with() -> None:
+    assert (
+        run("stylize", "content.png", "style.png", "-o", "out.png", *SMALL[:-1], "--run", "r").exit_code == 0
+    )
+    Path("out.png").unlink()
+    card = json.loads(Path("r/run.json").read_text())
+    Path("r/run.json").write_text(json.dumps({**card, "command": "train", "inputs": []}))
+    for more in ((), ("--dry-run",)):
+        refused(run("stylize", "--resume", "r", *more), "one of innervision train, not of stylize")
+
+
 def test_debug_shows_where_an_error_arose() -> None:
     found = run("--debug", "stylize", "content.png", "style.png", "-o", "out.png", "--size", "0")
     assert isinstance(found.exception, InnervisionError)
@@ -716,10 +729,46 @@ def test_a_run_at_work_is_told_from_one_that_was_broken_off() -> None:
     Path("runs/r/run.json").write_text(json.dumps({**card, "status": "running", "result": None}))
     with Path("runs/r/.lock").open("ab") as lock:
         claim(lock)
-        assert run("runs").stdout.splitlines()[1].split()[:4] == ["r", "running", "gatys", "-"]
-    assert run("runs").stdout.splitlines()[1].split()[:4] == ["r", "broken", "off", "gatys"]
+        assert run("runs").stdout.splitlines()[1].split()[:5] == ["r", "stylize", "running", "gatys", "-"]
+    assert run("runs").stdout.splitlines()[1].split()[:5] == ["r", "stylize", "broken", "off", "gatys"]
+
+
+def test_each_run_is_told_in_its_own_terms() -> None:
+    result = record.Result("out", "", 3, 4, 12345.0, {"content": 1.0}, 1.0)
+    card = record.RunCard(
+        command="stylize",
+        line="",
+        preset="gatys",
+        options={},
+        seed=0,
+        inputs=(),
+        output="out",
+        versions={},
+        machine={},
+        result=result,
+    )
+    trained = replace(card, command="train", preset="lenet5")
+    told = {
+        "1": (card, ("gatys", "3/4", "total", "1.234e+04")),
+        "2": (
+            replace(trained, result=replace(result, values={"accuracy": 0.98765})),
+            ("lenet5", "3/4", "accuracy", "98.77"),
+        ),
+        "3": (replace(trained, result=replace(result, total=0.25)), ("lenet5", "3/4", "loss", "0.25")),
+        "4": (replace(trained, result=replace(result, total=float("nan"))), ("lenet5", "3/4", "-")),
+        "5": (replace(card, command="units", preset="", result=None), ("-", "-", "-")),
+    }
+    for name, (each, _) in told.items():
+        Path("runs", name).mkdir(parents=True)
+        write_card(replace(each, status="done"), Path("runs", name))
+    head, *rows = run("runs").stdout.splitlines()
+    assert head.split() == ["run", "command", "status", "recipe", "steps", "result", "output"]
+    for row, (name, (each, said)) in zip(rows, told.items(), strict=True):
+        assert row.split()[: 3 + len(said)] == [name, each.command, "done", *said]
 
 
 def test_no_runs_is_said() -> None:
-    found = run("runs", "nowhere")
-    assert (found.exit_code, found.stderr) == (0, "no runs in 'nowhere'\n")
+    found = run("runs")
+    assert (found.exit_code, found.stderr) == (0, "no runs in 'runs'\n")
+    for name in ("nowhere", "content.png"):
+        refused(run("runs", name), f"no folder '{name}'")

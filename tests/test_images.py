@@ -573,6 +573,22 @@ def test_writable_leaves_no_trace(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
         images.write(wave(), tmp_path / "a.png")
 
 
+def test_what_the_system_alone_knows_shows_before_the_work(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    for name in (f"{300 * 'a'}.png", f"{300 * 'a'}/a.png", f"{250 * 'a'}.png"):  # a draft's name is longer
+        with pytest.raises(InnervisionError, match=r"cannot write .*name too long"):
+            images.writable(tmp_path / name)
+    with pytest.raises(InnervisionError, match=r"cannot write .*null"):
+        images.writable(tmp_path / "a\0.png")
+
+    def full(self: Path, **_: object) -> None:
+        raise OSError(errno.EDQUOT, os.strerror(errno.EDQUOT))
+
+    monkeypatch.setattr(Path, "touch", full)
+    with pytest.raises(InnervisionError, match=r"cannot write .*a\.png'.*quota"):
+        images.writable(tmp_path / "a.png")
+    assert list(tmp_path.iterdir()) == []
+
+
 def test_bad_options_and_sizes_are_said(tmp_path: Path):
     with pytest.raises(Invalid, match="cannot write the format 'gif'; there are png, jpg"):
         images.encode(wave(), "gif")

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
 import io
 import os
+import secrets
 import stat
 import sys
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, BinaryIO
@@ -20,6 +22,7 @@ from torch import Tensor
 from innervision import store
 from innervision._decode import srgb_profile
 from innervision.errors import InnervisionError, Invalid
+from innervision.shapes import Float
 
 if TYPE_CHECKING:
     from innervision.images import Picture
@@ -32,8 +35,8 @@ FORMATS: Mapping[str, str] = MappingProxyType(
 Target = str | os.PathLike[str] | BinaryIO
 
 
-def to_bytes(image: Tensor) -> NDArray[np.uint8]:
-    """Return (1 3 h w) sRGB 0..1 as (h w 3) bytes: clamped, and rounded to the nearest.
+def to_bytes(image: Float[Tensor, "1 3 h w"]) -> NDArray[np.uint8]:
+    """Return an image of sRGB 0..1 as (h w 3) bytes: clamped, and rounded to the nearest.
 
     A NaN is `Invalid`: there is no right colour for it, and black would pass unseen.
     """
@@ -46,7 +49,7 @@ def to_bytes(image: Tensor) -> NDArray[np.uint8]:
 
 
 def encode(
-    image: Tensor | Image.Image,  # Float[Tensor, "1 3 h w"], sRGB 0..1
+    image: Float[Tensor, "1 3 h w"] | Image.Image,  # sRGB 0..1
     format: str,
     *,
     alpha: NDArray[np.uint8] | None = None,  # (h w)
@@ -91,7 +94,7 @@ def encode(
 
 
 def write(
-    image: Tensor | Image.Image,  # Float[Tensor, "1 3 h w"], sRGB 0..1
+    image: Float[Tensor, "1 3 h w"] | Image.Image,  # sRGB 0..1
     target: Target,
     *,
     like: Picture | None = None,
@@ -123,6 +126,17 @@ def writable(target: Target, *, format: str | None = None) -> None:
     if target == "-" or not isinstance(target, str | os.PathLike):
         return
     path = Path(target)
+    with _refusals(path):
+        folder = _folder(path)
+        if not _special(path):
+            # tried, for what os.access() does not know of: a name too long, a disk or a quota that is full
+            draft = folder / f".{path.stem}.{secrets.token_hex(4)}{path.suffix}"
+            draft.touch(exist_ok=False)
+            draft.unlink()
+
+
+def _folder(path: Path) -> Path:
+    """Return the folder of a path, or the nearest above it that is there; raise where it takes no file."""
     if path.is_dir():
         raise Invalid(f"cannot write '{path}': it is a folder; add a file name")
     folder = next(parent for parent in Path(os.path.realpath(path)).parents if parent.exists())
@@ -130,18 +144,34 @@ def writable(target: Target, *, format: str | None = None) -> None:
         raise InnervisionError(f"cannot write '{path}': '{folder}' is a file, not a folder")
     if not os.access(folder, os.W_OK | os.X_OK):
         raise InnervisionError(f"cannot write '{path}': no permission to write in '{folder}'")
+    return folder
+
+
+def _special(path: Path) -> bool:
+    """Tell whether a path is a pipe or a device, which is written to and not replaced."""
+    return path.exists() and not stat.S_ISREG(path.stat().st_mode)
+
+
+@contextlib.contextmanager
+def _refusals(path: Path) -> Iterator[None]:
+    """Turn the system's refusals into an error for a person."""
+    try:
+        yield
+    except (OSError, ValueError) as error:  # ValueError: a null character in the path
+        if isinstance(error, InnervisionError):
+            raise
+        why = getattr(error, "strerror", None) or error
+        raise InnervisionError(f"cannot write '{path}': {why}; choose another name or folder") from error
 
 
 def _put(path: Path, data: bytes) -> None:
-    writable(path, format="png")  # the folder alone: the format is settled
-    try:
-        if path.exists() and not stat.S_ISREG(path.stat().st_mode):
-            path.write_bytes(data)  # a pipe or a device: nothing to put in its place
+    with _refusals(path):
+        _folder(path)
+        if _special(path):
+            path.write_bytes(data)
             return
         with store.atomic(path) as draft:
             draft.write_bytes(data)
-    except OSError as error:
-        raise InnervisionError(f"cannot write '{path}': {error.strerror or error}") from error
 
 
 def _kind(format: str) -> str:

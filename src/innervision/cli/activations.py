@@ -15,6 +15,7 @@ import click
 from innervision.cli.options import Several
 from innervision.cli.seeing import (
     leave_card,
+    limit_option,
     network_options,
     open_network,
     open_picture,
@@ -63,6 +64,7 @@ class Count(click.ParamType):
 )
 @click.option("--raw", type=click.Path(path_type=Path), help="write the numbers too: .npz or .safetensors")
 @click.option("--size", type=click.IntRange(1), default=224, show_default=True, help="longest side in pixels")
+@limit_option
 @network_options
 @click.option(
     "-o",
@@ -92,7 +94,7 @@ def activations(
         images.writable(raw, format="png")  # its folder
     with telling(quiet=quiet, as_json=as_json) as told:
         network = open_network(chosen)
-        _, picture = open_picture(image, chosen["size"])
+        _, picture = open_picture(image, chosen["size"], chosen["max_pixels"])
         layers = survey.survey(network, picture, chosen["layers"])
         draw = partial(survey.layer_sheet, scale=chosen["scale"], channels=chosen["channels"])
         names = [f"{n:0{len(str(len(layers)))}}-{_safe(layer.name)}.png" for n, layer in enumerate(layers, 1)]

@@ -11,6 +11,7 @@ import click
 from innervision.cli.options import Several
 from innervision.cli.seeing import (
     leave_card,
+    limit_option,
     network_options,
     open_network,
     open_picture,
@@ -61,6 +62,7 @@ class Greedy(click.Command):
     "--size", type=int, help="side of the pictures in pixels [default: 224; of a data set, its own]"
 )
 @click.option("-o", "--output", type=click.Path(path_type=Path), help="[default: compare.png]")
+@limit_option
 @network_options
 @telling_options
 @click.pass_context
@@ -87,7 +89,7 @@ def compare(ctx: click.Context, **chosen: Any) -> None:
             "no pictures: name a folder, a data set's file or some picture files, or --invariance IMAGE"
         )
     output = chosen["output"] or Path("compare.png")
-    writable(str(output))
+    writable(output)
     ask = {"invariance": _invariance, "checkpoints": _checkpoints, "parts": _parts}
     with telling(quiet=chosen["quiet"], as_json=chosen["as_json"]) as tell:
         page, rows, text = ask[asked[0]](chosen, tell) if asked else _similarity(chosen, tell)
@@ -170,7 +172,7 @@ def _invariance(chosen: Mapping[str, Any], tell: Telling) -> Found:
     from innervision.see.invariance import MOVES, draw, invariance
 
     network = open_network(chosen)
-    _, image = open_picture(chosen["invariance"], chosen["size"] or 224)
+    _, image = open_picture(chosen["invariance"], chosen["size"] or 224, chosen["max_pixels"])
     responses = []
     for kind in MOVES:
         responses.append(invariance(network, image, kind, chosen["layers"]))

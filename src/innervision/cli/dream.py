@@ -12,6 +12,7 @@ import click
 from innervision.cli.seeing import (
     Telling,
     leave_card,
+    limit_option,
     network_options,
     open_network,
     open_picture,
@@ -60,6 +61,7 @@ _GUESTS = 0.75  # of the way through another network's ReLUs
     "--output",
     help="the picture to write [default: NAME-dream.png]; for a film a folder, or an .mp4 (extra `video`)",
 )
+@limit_option
 @network_options
 @telling_options
 @click.pass_context
@@ -99,8 +101,9 @@ def dream(
         network = network.frozen(choose_precision(chosen["precision"], network.device))
         wishes = read_wishes(layers or usual(network), network)
         size = chosen["size"] or None
-        _, image = open_picture(source, size)
-        seen = None if guide is None else open_picture(guide, size)[1].to(network.device)
+        limit = chosen["max_pixels"]
+        _, image = open_picture(source, size, limit)
+        seen = None if guide is None else open_picture(guide, size, limit)[1].to(network.device)
         frames = film(
             network,
             image.to(network.device),

@@ -17,6 +17,7 @@ from innervision.cli.seeing import (
     telling,
     telling_options,
 )
+from innervision.cli.tables import paragraph
 
 if TYPE_CHECKING:
     from PIL import Image
@@ -93,9 +94,11 @@ def excite(
     from innervision.see.presets import PRESETS, preset_of
 
     if preset == "list":
-        click.echo("\n\n".join(f"{name}\n  {each.text}" for name, each in PRESETS.items()))
+        click.echo("\n\n".join(f"{name}\n{paragraph(each.text)}" for name, each in PRESETS.items()))
         return
     preset_of(preset)  # complains before anything is loaded
+    if output is not None:
+        images.writable(output)
     network = open_network(chosen)
     side = chosen["size"] or usual_side(network)
     units: list[Unit] = [unit(text, network, side) for text in targets]

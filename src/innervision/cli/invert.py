@@ -11,6 +11,7 @@ import click
 
 from innervision.cli.seeing import (
     leave_card,
+    limit_option,
     network_options,
     open_network,
     open_picture,
@@ -45,6 +46,7 @@ NUMBERS = "inversion.json"
     "of the search (bfloat16 where the processor has it); what is measured is measured in float32"
 )
 @click.option("-o", "--output", type=click.Path(path_type=Path), help="a folder [default: NAME-inversion]")
+@limit_option
 @network_options
 @telling_options
 @click.pass_context
@@ -71,7 +73,7 @@ def invert(
     with telling(quiet=quiet, as_json=as_json) as told:
         network = open_network(chosen)
         search = network.frozen(choose_precision(chosen["precision"], network.device))
-        _, image = open_picture(source, chosen["size"])
+        _, image = open_picture(source, chosen["size"], chosen["max_pixels"])
         image = image.to(network.device)
         names = choose_layers(layers, network)
         options = settings(chosen, image, str(search.dtype).removeprefix("torch."), network)

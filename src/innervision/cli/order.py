@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from innervision.errors import RunUnusable
 from innervision.paint.recipes import Options, Recipe, start_file
 
 if TYPE_CHECKING:
@@ -34,7 +35,14 @@ class Order:
 
 
 def again(before: RunCard, typed: Options, output: str | None) -> Order:
-    """Return the order of a run that is to be gone on with; options typed now must say the same."""
+    """Return the order of a run that is to be gone on with; options typed now must say the same.
+
+    Raises RunUnusable for a run of another command.
+    """
+    if before.command != "stylize":
+        raise RunUnusable(
+            f"that run is one of innervision {before.command}, not of stylize: see innervision runs"
+        )
     tuples = {name: _tuples(value) for name, value in before.options.items()}
     known = {each.name for each in fields(Recipe)}
     chosen = replace(Recipe(**{n: v for n, v in tuples.items() if n in known}), **typed)

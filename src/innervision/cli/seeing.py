@@ -57,6 +57,12 @@ def precision_option(help: str) -> Callable[..., Any]:
     return click.option("--precision", type=kinds, default="auto", show_default=True, help=help)
 
 
+def limit_option(command: Callable[..., Any]) -> Callable[..., Any]:
+    """Give a command --max-pixels, whose value `open_picture` takes."""
+    text = "largest picture to read, in pixels [default: 178956970]"
+    return click.option("--max-pixels", type=click.IntRange(1), help=text)(command)
+
+
 def stem(source: str) -> str:
     """Return what a picture's outputs are named after."""
     return Path(source.removeprefix("sample:")).stem
@@ -146,12 +152,14 @@ def telling(*, quiet: bool, as_json: bool) -> Iterator[Telling]:
 
 def leave_card(
     command: str, output: str | Path, chosen: Mapping[str, Any], sources: Mapping[str, str], *, seed: int = 0
-) -> Path:
+) -> Path | None:
     """Write beside an output what was run, on what and where: run.json in a folder, else OUTPUT.run.json.
 
     chosen: the command's parameters. sources: role -> what was read ("blank", "sample:NAME" or a file).
-    Returns where it is.
+    Returns where it is; None for '-', standard output, which has nothing beside it.
     """
+    if str(output) == "-":
+        return None
     import torch
 
     from innervision import samples

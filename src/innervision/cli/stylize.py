@@ -12,6 +12,7 @@ import click
 
 from innervision.cli.options import Grouped, given, recipe_options
 from innervision.cli.order import Order, Seen, absolute, again, describe, look
+from innervision.cli.tables import paragraph
 from innervision.paint.recipes import PRESETS, Recipe, recipe
 
 if TYPE_CHECKING:
@@ -146,7 +147,7 @@ def explain(name: str) -> str:
         for each in fields(Recipe)
         if getattr(mine, each.name) != getattr(usual, each.name)
     ]
-    lines = [name, f"  {PRESETS[name].text}", f"  {', '.join(changed) or 'the defaults'}"]
+    lines = [PRESETS[name].text, ", ".join(changed) or "the defaults"]
     for family, changes in PRESETS[name].on.items():
-        lines.append(f"  on {family}…: {', '.join(f'{key}={value!r}' for key, value in changes.items())}")
-    return "\n".join(lines)
+        lines.append(f"on {family}…: {', '.join(f'{key}={value!r}' for key, value in changes.items())}")
+    return "\n".join([name, *map(paragraph, lines)])

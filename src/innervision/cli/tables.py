@@ -2,10 +2,17 @@
 
 from __future__ import annotations
 
+import math
+import shutil
+import textwrap
 from collections.abc import Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import click
+
+if TYPE_CHECKING:
+    from innervision.record import RunCard
 
 
 def table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
@@ -16,6 +23,12 @@ def table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
     for row in every:
         cells = [c.rjust(w) if r else c.ljust(w) for c, w, r in zip(row, widths, right, strict=True)]
         click.echo("  ".join(cells).rstrip())
+
+
+def paragraph(text: str) -> str:
+    """Break a text into lines for the terminal, indented by two."""
+    width = min(shutil.get_terminal_size().columns, 100)
+    return textwrap.fill(text, width, initial_indent="  ", subsequent_indent="  ", break_on_hyphens=False)
 
 
 @click.command()
@@ -133,20 +146,34 @@ def inspect(file: Path) -> None:
 
 
 @click.command()
-@click.argument("folder", type=click.Path(path_type=Path), default=Path("runs"))
-def runs(folder: Path) -> None:
+@click.argument("folder", type=click.Path(path_type=Path), required=False)
+def runs(folder: Path | None) -> None:
     """List the runs in FOLDER (default: runs), oldest first."""
-    from innervision.record import in_use, list_runs
+    from innervision.errors import Invalid
+    from innervision.record import RUNS, in_use, list_runs
 
+    if folder is not None and not folder.is_dir():
+        raise Invalid(f"no folder '{folder}': name one that holds runs")
+    folder = folder or RUNS
     rows: list[list[str]] = []
     for path, card in list_runs(folder):
         alive = card.status != "running" or in_use(path)
         done = f"{card.result.count}/{card.result.steps}" if card.result else "-"
-        total = f"{card.result.total:.4g}" if card.result else "-"
-        rows.append(
-            [path.name, card.status if alive else "broken off", card.preset, done, total, card.output]
-        )
+        status = card.status if alive else "broken off"
+        recipe = card.preset or "-"
+        rows.append([path.name, card.command, status, recipe, done, outcome(card), card.output])
     if not rows:
         click.echo(f"no runs in '{folder}'", err=True)
         return
-    table(("run", "status", "preset", "steps", "total", "output"), rows)
+    table(("run", "command", "status", "recipe", "steps", "result", "output"), rows)
+
+
+def outcome(card: RunCard) -> str:
+    """Say what came of a run in its own terms: a painting's total, a training's accuracy or loss."""
+    if card.result is None:
+        return "-"
+    accuracy = card.result.values.get("accuracy")
+    if accuracy is not None:
+        return f"accuracy {100 * accuracy:.2f} %"
+    total = card.result.total
+    return f"{'loss' if card.command == 'train' else 'total'} {total:.4g}" if math.isfinite(total) else "-"

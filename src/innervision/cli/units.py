@@ -54,14 +54,16 @@ def units(ctx: click.Context, **chosen: Any) -> None:
     as it goes: stopped, even by force, the same command goes on where it was, and a finished index is
     drawn from at once.
     """
+    from innervision import images
     from innervision.machine import choose_precision
     from innervision.see.pictures import open_pictures
     from innervision.see.units import top_images
 
     pictures = open_pictures((chosen["folder"],), size=chosen["size"])
+    output = chosen["output"] or Path(f"units-{pictures.name}")
+    images.writable(output / "run.json", format="png")  # its folder
     network = open_network(chosen)
     wanted = [_sheet(text, network) for text in chosen["sheets"]]
-    output = chosen["output"] or Path(f"units-{pictures.name}")
     index = chosen["index"] or output / "index.safetensors"
     precision = choose_precision(chosen["precision"], network.device)
     looking = network if precision == network.dtype else network.frozen(precision)
