@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from innervision import network
 from innervision.errors import Invalid
 from innervision.studio.graph import graph_of
+from innervision.studio.looking import seen_at
 
 
 def edges(module: nn.Module, **options: object) -> dict[str, list[str]]:
@@ -159,6 +160,13 @@ def test_a_module_that_looks_at_values_is_followed_with_numbers() -> None:
 )
 def test_which_pictures_a_network_takes(module: nn.Module, fits: str) -> None:
     assert graph_of(network.wrap(module.eval(), input_size=8).frozen()).fits == fits
+
+
+def test_the_least_size_is_found() -> None:
+    module = nn.Sequential(*(layer for _ in range(5) for layer in (conv(3, 3), nn.MaxPool2d(2))))
+    graph = graph_of(network.wrap(module.eval(), input_size=64).frozen())
+    assert graph.least == 32, "halved five times"
+    assert seen_at(graph, 300, 451, 32) == (32, 48) and seen_at(graph, 300, 451, 64) == (43, 64)
 
 
 def test_the_size_is_found_where_it_is_not_told() -> None:

@@ -211,7 +211,7 @@ def test_a_key_lasts_when_its_answers_do_not(tmp_path: Path, guest: str, serve: 
 
 
 def test_what_is_kept_stays_within_bounds(tmp_path: Path, guest: str, serve: Any) -> None:
-    settings = Settings(runs=tmp_path, networks=(Opening(name=guest),), threads=1, cache=2**20)
+    settings = Settings(runs=tmp_path, networks=(Opening(name=guest),), threads=1, cache=2**20, most=2**21)
     with serve(settings) as studio:
         studio.headers.update(OURS)
         names = [one["id"] for one in studio.get("/api/state").json()["samples"]]
@@ -381,10 +381,12 @@ def test_a_cache_keeps_within_its_bytes_what_was_used_last() -> None:
     assert cache.get("a") == "A"
     cache.put("d", "D", 30)
     assert (cache.get("b"), cache.get("a"), cache.get("d"), cache.size) == (None, "A", "D", 90)
-    cache.put("e", "E", 101)
-    assert cache.get("e") is None and cache.size == 90
     cache.put("a", "AA", 10)
     assert cache.size == 70 and len(cache) == 3
+    cache.put("e", "E", 101)
+    assert cache.get("e") == "E" and len(cache) == 1, "the latest is kept, alone"
+    cache.put("f", "F", 50)
+    assert cache.get("e") is None and cache.size == 50
     cache.make_room(60)
     assert cache.size <= 40
     cache.drop(lambda key: True)

@@ -81,6 +81,7 @@ def studio(
         runs=runs.absolute(),
         device=device,
         threads=threads,
+        warm=True,
     )
     security.check(settings)  # before anyone could connect
     listening = _listen(host, port)
@@ -167,12 +168,15 @@ def _listen(host: str, port: int) -> socket.socket:
 
     try:
         family = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0][0]
-        return socket.create_server((host, port), family=family, backlog=256)
+        listening = socket.create_server((host, port), family=family, backlog=256)
     except (OSError, UnicodeError) as error:
         why = getattr(error, "strerror", None) or error
         raise Invalid(
             f"cannot listen at {host}:{port}: {why}; choose another --port, or 0 for a free one"
         ) from error
+    # asyncio sets it only on sockets that it made; without it small answers wait 40 ms for the other's receipt
+    listening.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+    return listening
 
 
 def _address(host: str, port: int, token: str | None) -> str:

@@ -67,6 +67,7 @@ class NetworkAnswer(BaseModel):
     input_size: int | None
     side: int = Field(description="of the picture for which shapes are stated")
     fits: str = Field(description="pictures it takes: any, square ones (square), squares of `side` (fixed)")
+    least: int = Field(description="pixels a side that a picture must have for it; smaller ones are enlarged")
     largest: int = Field(description="pixels a side at which it can be looked through at most")
     parameters: int
     output: str | None = Field(description="the layer whose answer is the network's own")

@@ -7,6 +7,7 @@ from contextlib import asynccontextmanager
 from typing import Annotated, Any, Literal
 from urllib.parse import unquote
 
+import anyio
 import torch
 from fastapi import APIRouter, FastAPI, Header, Path, Query, Request, Response
 from fastapi.responses import StreamingResponse
@@ -53,7 +54,11 @@ def router(desk: Desk) -> APIRouter:
     async def life(_: FastAPI) -> AsyncIterator[None]:
         if desk.settings.threads is not None:
             torch.set_num_threads(desk.settings.threads)  # once, before any thread computes
-        yield
+        async with anyio.create_task_group() as group:
+            if desk.settings.warm:
+                group.start_soon(desk.warm)
+            yield
+            group.cancel_scope.cancel()
 
     routes = APIRouter(lifespan=life)
     _pictures(routes, desk)
@@ -130,7 +135,7 @@ def _networks(routes: APIRouter, desk: Desk) -> None:
     async def network(net: Text) -> answers.NetworkAnswer:
         """Tell of a network and its layers, the first to answer first; it is opened if need be."""
         opened = await desk.opened.opened(net)
-        return described(opened, desk.settings.cache)
+        return described(opened, desk.settings.most)
 
 
 def described(opened: Opened, room: int) -> answers.NetworkAnswer:
@@ -146,6 +151,7 @@ def described(opened: Opened, room: int) -> answers.NetworkAnswer:
         input_size=own.input_size,
         side=graph.side,
         fits=graph.fits,
+        least=graph.least,
         largest=largest,
         parameters=sum(p.numel() for p in own.module.parameters()),
         output=graph.output,

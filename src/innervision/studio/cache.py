@@ -14,7 +14,7 @@ V = TypeVar("V")
 class Cache(Generic[K, V]):
     """Values by key, the least lately used given up first; several threads may use it at once.
 
-    A value larger than all the room is not kept.
+    The latest value is kept even where it is larger than all the room: alone, then.
     """
 
     def __init__(self, room: int) -> None:
@@ -43,11 +43,9 @@ class Cache(Generic[K, V]):
         """Keep a value of so many bytes."""
         with self._lock:
             self._remove(key)
-            if size > self.room:
-                return
             self._kept[key] = (value, size)
             self._full += size
-            while self._full > self.room:
+            while self._full > self.room and len(self._kept) > 1:
                 self._remove(next(iter(self._kept)))
 
     def make_room(self, size: int) -> None:

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Callable
 from typing import Any
 
 from PIL import Image
 from torch import Tensor
 
+from innervision.errors import InnervisionError
 from innervision.see.target import Target
 from innervision.studio import looking, units
 from innervision.studio.cache import Cache
@@ -17,6 +19,8 @@ from innervision.studio.networks import Networks, Opened
 from innervision.studio.pictures import Shelf
 from innervision.studio.problems import Refused
 from innervision.studio.settings import Settings
+
+_MOST_LOOKS = 64  # kept: small ones count as if they were larger, so that memory is level soon
 
 
 class Desk:
@@ -28,9 +32,16 @@ class Desk:
         self.opened = Networks(settings)
         self.exciting = Exciting(self.opened)
         self._looks: Cache[str, Look] = Cache(settings.cache)
-        self._rows: Cache[tuple[str, str], Tensor] = Cache(64 * 2**20)
-        self._drawn: Cache[tuple[object, ...], bytes] = Cache(64 * 2**20)
+        self._rows: Cache[tuple[str, str], Tensor] = Cache(32 * 2**20)
+        self._drawn: Cache[tuple[object, ...], bytes] = Cache(32 * 2**20)
         self._indices: Cache[tuple[object, ...], tuple[units.Index | None]] = Cache(8)
+
+    async def warm(self) -> None:
+        """Open the first network; what is wrong with it is told to who asks for it."""
+        with contextlib.suppress(Refused, InnervisionError):
+            for place in self.opened:
+                await self.opened.opened(place.id)
+                break
 
     @property
     def kept(self) -> int:
@@ -68,11 +79,12 @@ class Desk:
 
         def work() -> Look:
             now = place.opened or opened
+            size = looking.seen_at(now.graph, picture.height, picture.width, key.size)
             found = self._kept(key, now)  # another may have asked for the same
             if found is None:
-                self._looks.make_room(looking.bytes_for(now.graph, key.size))
-                found = looking.look(now, key, picture, self._looks.room)
-                self._looks.put(str(key), found, found.size)
+                self._looks.make_room(looking.bytes_for(now.graph, size))
+                found = looking.look(now, key, picture, self.settings.most)
+                self._looks.put(str(key), found, max(found.size, self._looks.room // _MOST_LOOKS))
             return found
 
         return await self.opened.turn(place, work)

@@ -56,7 +56,7 @@ class Exciting:
 
     def __init__(self, networks: Networks) -> None:
         self.networks = networks
-        self._made: Cache[Wish, bytes] = Cache(64 * 2**20)
+        self._made: Cache[Wish, bytes] = Cache(32 * 2**20)
         self._at_work = anyio.Semaphore(_AT_WORK)
 
     def made(self, wish: Wish) -> bytes | None:

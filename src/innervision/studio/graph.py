@@ -28,6 +28,8 @@ Fits = Literal["any", "square", "fixed"]
 
 _TRIED = (224, 32, 28, 64, 96, 128, 256, 299, 384, 227)  # sides, where a network does not say
 
+_LEAST = (8, 12, 16, 24, 32, 40, 48, 64, 96, 128)
+
 
 @dataclass(frozen=True)
 class Node:
@@ -50,6 +52,7 @@ class Graph:
     nodes: tuple[Node, ...]
     side: int  # of the picture for which shapes are stated
     fits: Fits
+    least: int  # a side, in pixels: smaller pictures come to nothing on the way
     output: str | None  # the layer whose answer is the network's own
     answers: tuple[int, ...]  # shape of the network's answer to one picture, without the first side
 
@@ -90,7 +93,7 @@ def graph_of(network: Network) -> Graph:
         return Graph(
             tuple(_with_field(node, seen.get(node.name, "")) for node in nodes),
             side,
-            _fits(network, module, side, device),
+            *_fits(network, module, side, device),
             output,
             shape,
         )
@@ -122,7 +125,9 @@ def _stand_in(network: Network) -> nn.Module | None:
         return None
 
 
-def _fits(network: Network, module: nn.Module, side: int, device: str) -> Fits:
+def _fits(network: Network, module: nn.Module, side: int, device: str) -> tuple[Fits, int]:
+    """Return which pictures a network takes, and the least side of them."""
+
     def takes(h: int, w: int) -> bool:
         try:
             with torch.no_grad(), evaluating(module):
@@ -133,9 +138,11 @@ def _fits(network: Network, module: nn.Module, side: int, device: str) -> Fits:
             return False
         return True
 
-    if takes(side, 2 * side) and takes(2 * side, side):
-        return "any"
-    return "square" if takes(2 * side, 2 * side) else "fixed"
+    wide = takes(side, 2 * side) and takes(2 * side, side)
+    if not wide and not takes(2 * side, 2 * side):
+        return "fixed", side
+    least = next((n for n in _LEAST if n < side and takes(n, n)), side)
+    return ("any" if wide else "square"), least
 
 
 def _picture(network: Network, size: tuple[int, int], device: str) -> Tensor:

@@ -25,6 +25,8 @@ def check(graph: Graph, layer: str, size: int, length: int) -> None:
         raise Refused(409, f"{layer} answers {graph[layer].shape}, which are no maps")
     if graph.fits == "fixed" and size != graph.side:
         raise Refused(400, f"this network takes {graph.side} px only, not {size}")
+    if size < graph.least:
+        raise Refused(400, f"this network takes {graph.least} px and more, not {size}")
     if length != 3 * size * size:
         raise Refused(
             400, f"{length} bytes came; {size} x {size} pixels of red, green and blue are {3 * size * size}"

@@ -114,29 +114,40 @@ def size_for(graph: Graph, size: int | None) -> int:
 def image_of(graph: Graph, picture: Picture, size: int) -> tuple[Tensor, View]:
     """Return a picture (1, 3, h, w) as a network takes it: whole, or its middle square."""
     h, w = picture.height, picture.width
+    tall, wide = seen_at(graph, h, w, size)
     if graph.fits == "any":
-        tall, wide = images.fit(h, w, longest=size)
         return picture.tensor((tall, wide)), View(tall, wide, (0, 0, w, h))
     side = min(h, w)
     left, top = (w - side) // 2, (h - side) // 2
-    image = torch.from_numpy(squared(picture, size)).float().div_(255)[None]
-    return image, View(size, size, (left, top, left + side, top + side))
+    image = torch.from_numpy(squared(picture, tall)).float().div_(255)[None]
+    return image, View(tall, wide, (left, top, left + side, top + side))
 
 
-def bytes_for(graph: Graph, size: int) -> int:
-    """Return about how many bytes all answers to a picture of a size take."""
-    share = 1.0 if graph.fits == "fixed" else (size / graph.side) ** 2
-    return int(4 * graph.values * share)
+def seen_at(graph: Graph, height: int, width: int, size: int) -> images.Size:
+    """Return the height and width at which a picture is looked at: no side below the network's least."""
+    if graph.fits != "any":
+        side = max(size, graph.least)
+        return side, side
+    tall, wide = images.fit(height, width, longest=size)
+    if min(tall, wide) >= graph.least:
+        return tall, wide
+    scale = graph.least / min(height, width)
+    return max(graph.least, round(height * scale)), max(graph.least, round(width * scale))
+
+
+def bytes_for(graph: Graph, size: images.Size) -> int:
+    """Return about how many bytes all answers to a picture of a height and width take."""
+    return int(4 * graph.values * size[0] * size[1] / graph.side**2)
 
 
 def look(opened: Opened, key: Key, picture: Picture, room: int) -> Look:
     """Return what all layers answer to a picture, in one pass. Raises OutOfMemory beyond so many bytes."""
     clock = time.perf_counter()
     graph, network = opened.graph, opened.network
-    needed = bytes_for(graph, key.size)
+    needed = bytes_for(graph, seen_at(graph, picture.height, picture.width, key.size))
     if needed > room:
         raise OutOfMemory(
-            f"at {key.size} px the layers' answers take {gib(needed)}, more than {gib(room)}: "
+            f"at {key.size} px the answers to this picture take {gib(needed)}, more than {gib(room)}: "
             "choose a smaller size"
         )
     image, view = image_of(graph, picture, key.size)

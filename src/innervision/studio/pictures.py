@@ -50,8 +50,8 @@ class Shelf:
         self._entries: dict[str, Entry] | None = None
         self._samples: tuple[Entry, ...] | None = None
         self._decoding = threading.BoundedSemaphore(2)  # large ones need several hundred MB each
-        self._decoded: Cache[str, Picture] = Cache(256 * 2**20)
-        self._shown: Cache[tuple[str, int], tuple[bytes, str]] = Cache(64 * 2**20)
+        self._decoded: Cache[str, Picture] = Cache(96 * 2**20)
+        self._shown: Cache[tuple[str, int], tuple[bytes, str]] = Cache(32 * 2**20)
 
     def sent(self) -> list[Entry]:
         """Return what was sent, the latest first."""
@@ -158,7 +158,7 @@ class Shelf:
 
     def _keep(self, id: str, picture: Picture) -> None:
         size = picture.pixels.nbytes + (0 if picture.alpha is None else picture.alpha.nbytes)
-        self._decoded.put(id, picture, size)
+        self._decoded.put(id, picture, max(size, self._decoded.room // 32))
 
     def _file(self, id: str) -> Path:
         return self.folder / f"{id}.picture"

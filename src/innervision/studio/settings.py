@@ -39,8 +39,12 @@ class Settings:
     """The built front end."""
     device: str = "auto"
     threads: int | None = None
-    cache: int = 768 * 2**20
-    """Bytes of layers' answers to keep."""
+    warm: bool = False
+    """Whether to open the first network as soon as the server runs, before anyone asks for it."""
+    cache: int = 384 * 2**20
+    """Bytes of layers' answers to keep; the latest look is kept whatever it takes …"""
+    most: int = 2**30
+    """… up to so many bytes: a larger one is refused."""
 
     @property
     def own(self) -> Path:
