@@ -64,16 +64,16 @@ def test_insertion_by_hand() -> None:
 
 
 def test_looks_together_are_looks_one_by_one() -> None:
-    """64 looks at a time at most: 100 of them come in two parts, and none is left out."""
-    image = torch.rand(1, 3, 10, 10, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
-    own = wrap(nn.Sequential(nn.Flatten(), nn.Linear(300, 3)).double())
-    map = torch.rand(1, 10, 10, generator=torch.Generator().manual_seed(1))
-    found = deletion(own, image, Target(None, 2), map, steps=100)
+    """64 looks at a time at most: 65 of them come in two parts, and none is left out."""
+    image = torch.rand(1, 3, 8, 8, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
+    own = wrap(nn.Sequential(nn.Flatten(), nn.Linear(192, 3)).double())
+    map = torch.rand(1, 8, 8, generator=torch.Generator().manual_seed(1))
+    found = deletion(own, image, Target(None, 2), map, steps=64)
     now, order = image.clone(), map.flatten().argsort(descending=True)
     with torch.no_grad():
         want = [float(own(now).softmax(1)[0, 2])]
         for place in order.tolist():
-            now[..., place // 10, place % 10] = 0.5
+            now[..., place // 8, place % 8] = 0.5
             want.append(float(own(now).softmax(1)[0, 2]))
     assert found.scores == pytest.approx(want)
 
@@ -119,6 +119,7 @@ def test_the_command_leaves_chart_and_numbers(tmp_path: Path, monkeypatch: pytes
     told = json.loads(done.stdout.splitlines()[-1])
     assert told["written"] == ["map.png", "map-curves.png", "map-curves.json"]
     numbers = told["methods"]["gradient"]["curves"]
+    assert numbers["measure"] == "probability"
     assert numbers["insertion"]["from"] == "blur 5" and numbers["deletion"]["to"] == "value 0.5"
     # all of the score is gone when half of the pixels are: 8 falls to 4, and no further
     scores = numbers["deletion"]["scores"]

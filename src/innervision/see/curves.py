@@ -20,7 +20,7 @@ SIGNED = ("gradient-x-input", "integrated")
 """Methods whose maps of colours are shares of a score: their signs say for or against."""
 
 _INK = hexadecimal(INK)
-_SET3 = (0, 5, 2, 3, 4, 6, 7, 1, 9, 10, 11)  # of matplotlib's pale colours, which are legible on dark paper
+_SET3 = (0, 5, 2, 3, 4, 6, 7, 1, 9, 10, 8)  # of matplotlib's pale colours, which are legible on dark paper
 
 
 @dataclass(frozen=True, eq=False)
@@ -31,10 +31,12 @@ class Curves:
     deletion: Curve  # a good map's falls at once: little area
     blur: float  # of the picture that insertion begins with: standard deviation in pixels
     value: float  # of the grey that deletion ends with, 0..1: 0 is black
+    measure: str  # of the scores: a class's probability, or the share of the answer to the whole picture
 
     def numbers(self) -> dict[str, Any]:
         """Return them as JSON takes them: what each begins or ends with, its area, and every score."""
         return {
+            "measure": self.measure,
             "shares": [round(share, 6) for share in self.insertion.shares],
             "insertion": {"from": f"blur {self.blur:g}", **_numbers(self.insertion)},
             "deletion": {"to": f"value {self.value:g}", **_numbers(self.deletion)},
@@ -66,6 +68,7 @@ def curves(
         deletion(network, image, target, map, steps=steps, value=value),
         blur,
         value,
+        "probability" if target.layer is None else "share of the answer to the whole picture",
     )
 
 
@@ -103,7 +106,7 @@ def chart(found: Mapping[str, Curves], *, title: str = "", by_chance: Curves | N
     pale = colormaps["Set3"](range(12))
     panels: list[Image.Image] = []
     for name, below, good in halves:
-        figure, axes = plot((5, 4.6), f"share {below}", "score")
+        figure, axes = plot((5, 4.6), f"share {below}", first.measure)
         axes.set_title(f"{title}\n{name}: {good}" if title else f"{name}: {good}", fontsize=9, color=_INK)
         lines: list[tuple[str, Curve, dict[str, Any]]] = [
             (method, getattr(each, name), {"color": pale[_SET3[n % len(_SET3)]], "linewidth": 1.6})
