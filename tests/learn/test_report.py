@@ -225,6 +225,11 @@ def test_no_mistakes_and_no_convolution_draw_nothing() -> None:
         (0.9996, "99.96 %"),
         (0.99999, "> 99.99 %"),
         (1.0, "> 99.99 %"),
+        (0.006, "1 %"),
+        (0.004, "0.4 %"),
+        (0.0004, "0.04 %"),
+        (0.00001, "< 0.01 %"),
+        (0.0, "< 0.01 %"),
     ],
 )
 def test_no_probability_is_rounded_to_certainty(share: float, text: str) -> None:

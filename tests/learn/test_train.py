@@ -262,6 +262,21 @@ def test_a_rate_is_found_where_the_loss_falls_fastest() -> None:
         suggest([replace(trial, smooth=float(n)) for n, trial in enumerate(trials)])
 
 
+def test_noise_at_small_rates_is_no_fall() -> None:
+    """The same loss under noise: single steps fall faster by chance than it ever does."""
+    rng = np.random.default_rng(0)
+    rates = np.logspace(-6, 1, 100)
+    losses = 2 - 1.5 / (1 + np.exp(-4 * (np.log10(rates) + 2))) + 10 * np.maximum(0, np.log10(rates)) ** 2
+    for _ in range(5):
+        noisy = losses + rng.normal(0, 0.15, 100)
+        mean, smooth = 0.0, []
+        for n, loss in enumerate(noisy, 1):
+            mean = 0.9 * mean + 0.1 * loss
+            smooth.append(mean / (1 - 0.9**n))
+        trials = [Trial(n + 1, 100, *each) for n, each in enumerate(zip(rates, noisy, smooth, strict=True))]
+        assert 3e-3 < suggest(trials).lr < 3e-2
+
+
 def test_rates_are_tried_from_small_to_great(guest: str) -> None:
     found = list(find_lr(plan(guest), coloured(), low=1e-4, high=100.0, steps=40, threads=1))
     assert [t.lr for t in found] == pytest.approx([1e-4 * 10 ** (6 * n / 39) for n in range(len(found))])

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import statistics
 from collections.abc import Callable, Generator, Sequence
 from dataclasses import dataclass, replace
 
@@ -105,22 +106,31 @@ def _trials(
 
 
 def suggest(trials: Sequence[Trial]) -> Suggestion:
-    """Return the rate of a range test at which the smoothed loss falls fastest, before its least.
+    """Return the rate of a range test about which the loss falls fastest, before its smoothed least.
 
+    That is where the straight line through the losses nearby, a fifth of the rates, is steepest.
     Raises Invalid where the loss never fell.
     """
     if len(trials) < 3:
         raise Invalid(f"{len(trials)} trials say nothing: try from a smaller rate")
     bottom = min(range(len(trials)), key=lambda n: trials[n].smooth)
-    falls = {
-        n: (trials[n + 1].smooth - trials[n - 1].smooth) / math.log(trials[n + 1].lr / trials[n - 1].lr)
-        for n in range(1, max(bottom, 2))
-        if n + 1 < len(trials)
-    }
+    reach = min(max(3, trials[0].steps // 10), (len(trials) - 1) // 2)
+    places = range(reach, max(bottom, reach + 1))  # whole lines alone: short ones follow the noise
+    falls = {n: _slope(trials[n - reach : n + reach + 1]) for n in places}
     steepest = min(falls, key=lambda n: falls[n])
     if bottom == 0 or falls[steepest] >= 0:
         raise Invalid("the loss never fell: try from a smaller rate, or more steps")
     return Suggestion(trials[steepest].lr, trials[bottom].lr)
+
+
+def _slope(trials: Sequence[Trial]) -> float:
+    """Return the slope of the straight line nearest to the losses over the logarithms of the rates.
+
+    Of the losses as they are: smoothed ones fall later than they, and at the start, where a mean is of few,
+    swing more than they fall.
+    """
+    rates, losses = [math.log(trial.lr) for trial in trials], [trial.loss for trial in trials]
+    return statistics.linear_regression(rates, losses).slope
 
 
 def draw(trials: Sequence[Trial], found: Suggestion | None) -> Image.Image:

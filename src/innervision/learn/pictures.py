@@ -36,7 +36,10 @@ def mistakes(data: DataSet, logits: Tensor, paper: Paper = DARK, *, most: int = 
 
 
 def percent(share: float) -> str:
-    """Write a probability: 99.9 % is not yet 100 %."""
+    """Write a probability: 99.9 % is not yet 100 %, and 0.1 % not 0 %."""
+    if share < 0.005:
+        digits = 1 if share >= 0.0005 else 2
+        return f"{100 * share:.{digits}f} %" if share >= 0.00005 else "< 0.01 %"
     for digits in (0, 1, 2):
         if share < 1 - 0.5 * 10 ** -(digits + 2):
             return f"{100 * share:.{digits}f} %"
