@@ -15,7 +15,7 @@ from innervision.paint import recipes as painting
 from innervision.studio import datasets
 from innervision.studio.forms import Field, Form, form
 from innervision.studio.orders import words
-from innervision.studio.works import LEFT_OUT, WORKS
+from innervision.studio.works import LEFT_OUT, WORKS, output_of
 
 
 class Here:
@@ -130,6 +130,17 @@ def test_flags_and_several_values() -> None:
     assert line("look", source="a", quick=False) == ["/pictures/source-a.png"]
     assert line("train", class_weights=False) == ["--no-class-weights"]
     assert line("train", views="6", epochs=0.5) == ["--epochs=0.5", "--views=6"]
+
+
+def test_a_film_is_pictures_or_one_file(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("importlib.util.find_spec", lambda name, package=None: True)
+    options = {"source": "a", "pictures": 3, "mp4": True}
+    assert line("dream", **options) == ["--pictures=3", "/pictures/source-a.png"]
+    assert [output_of("dream", {**options, "mp4": flag}) for flag in (True, False)] == ["film.mp4", "film"]
+    assert output_of("dream", {"source": "a", "mp4": True}) == "dream.png"
+    assert "true or false" in refused("dream", **{**options, "mp4": "yes"})
+    monkeypatch.setattr("importlib.util.find_spec", lambda name, package=None: None)
+    assert "option" in refused("dream", **options)  # the extra `video` is not here
 
 
 def test_a_network_brings_its_options() -> None:

@@ -84,10 +84,10 @@ def ended(client: Any, id: str) -> dict[str, Any]:
     return job(client, id)
 
 
-def until_step(client: Any, id: str, step: int) -> None:
+def until_step(client: Any, id: str, step: int, text: str = "") -> None:
     end = time.monotonic() + 60
-    while (job(client, id)["step"] or 0) < step:
-        assert time.monotonic() < end, job(client, id)
+    while (seen := job(client, id)) and not ((seen["step"] or 0) >= step and text in seen["text"]):
+        assert time.monotonic() < end and seen["state"] in ("queued", "running"), seen
         time.sleep(0.02)
 
 
@@ -181,8 +181,8 @@ def test_a_training_and_what_comes_of_it(studio: Studio, tmp_path: Path) -> None
     dots(tmp_path)
     training = {"recipe": "lenet5-modern", "data": "dots", "batch": 4, "device": "cpu", "threads": 1}
     with studio() as client:
-        id = begin(client, "train", epochs=60, **training)
-        until_step(client, id, 20)
+        id = begin(client, "train", epochs=100, **training)
+        until_step(client, id, 20, "epoch")  # the pictures are read before
         client.post(f"/api/jobs/{id}/stop")
         stopped = ended(client, id)
         assert (stopped["state"], stopped["resume"]) == ("stopped", "on")

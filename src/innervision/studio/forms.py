@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, fields, replace
 from pathlib import Path
@@ -81,11 +82,19 @@ class Form:
     """Whether it can be gone on with where it was stopped."""
 
 
+OURS: Mapping[str, Field] = {
+    "dream": Field(name="mp4", kind="bool", default=False, help="the film as one file, not as pictures"),
+}
+"""Choices of where a result goes, which the commands make by its name."""
+
+
 def form(name: str, sources: Sources) -> Form:
     """Return the form of a command among WORKS."""
     own = command(name)
     work = WORKS[name]
     found = [_placed(field, work.first) for field in _fields(name, own, sources)]
+    if name in OURS and importlib.util.find_spec("av") is not None:  # the extra `video`
+        found.append(OURS[name])
     order = {each: number for number, each in enumerate(work.first)}
     found.sort(key=lambda field: order.get(field.name, len(order)))  # the others as the command has them
     groups = dict.fromkeys(field.group for field in found)

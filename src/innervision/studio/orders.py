@@ -18,7 +18,7 @@ from click.core import ParameterSource
 from innervision.errors import Invalid, unknown
 from innervision.paint import recipes as painting
 from innervision.studio import datasets
-from innervision.studio.forms import Field, Sources, form, trained
+from innervision.studio.forms import OURS, Field, Sources, form, trained
 from innervision.studio.works import WORKS, command, names_a_file
 
 _LONGEST = 1000  # characters of a text
@@ -50,7 +50,8 @@ def words(name: str, given: Mapping[str, Any], sources: Sources, picture: Pictur
             continue
         for each in _several(field, value):
             made = list(_worded(name, field, each, sources, picture))
-            (flags if field.flag else arguments).extend(made)
+            if field is not OURS.get(name):  # which says where the result goes
+                (flags if field.flag else arguments).extend(made)
     if name == "compare" and given.get("pictures") and given.get("invariance"):
         raise Invalid("compare answers one question at a time: give pictures, or one for invariance")
     check(name, [*flags, *arguments])

@@ -170,8 +170,8 @@ LIMITS: Mapping[str, tuple[int, int]] = MappingProxyType(
 
 def output_of(name: str, options: Mapping[str, object]) -> str | None:
     """Return what a command writes in its run's folder, by its options; "" is the folder itself."""
-    if name == "dream" and options.get("pictures") is not None:
-        return "film"  # a folder
+    if name == "dream" and options.get("pictures") not in (None, ""):
+        return "film.mp4" if options.get("mp4") is True else "film"  # a folder
     if name == "export":
         return {"torchscript": "network.pt", "safetensors": "network.safetensors"}.get(
             str(options.get("to")), "network.onnx"
