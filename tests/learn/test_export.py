@@ -78,7 +78,7 @@ def loaded(path: Path, files: dict[str, str] | None = None) -> Any:
 CASES = [("float", "RGB", 1), ("uint8", "BGR", 255), ("raw", "BGR", 255)]
 
 
-@pytest.mark.parametrize(("kind", "order", "range_"), CASES)
+@pytest.mark.parametrize(("kind", "order", "range_"), CASES[1:])  # the first: see LeNet below
 def test_onnx_answers_as_the_network_for_any_number_of_pictures(
     tmp_path: Path, kind: Any, order: str, range_: float
 ) -> None:
