@@ -73,6 +73,7 @@ def studio(
     import uvicorn
 
     from innervision.studio import Settings, create_app, security
+    from innervision.studio.serving import Server
 
     settings = Settings(
         host=host,
@@ -106,7 +107,7 @@ def studio(
             timeout_graceful_shutdown=2,  # pages that follow a job would hold it for ever
         )
         with contextlib.suppress(KeyboardInterrupt):  # the usual end
-            uvicorn.Server(config).run(sockets=[listening])
+            Server(app, config).run(sockets=[listening])
     finally:
         listening.close()
 
