@@ -195,8 +195,7 @@ def test_a_network_learns_and_is_asked(page: Any, workshop: str) -> None:
     page.wait_for_selector("table tbody td")
     assert "disc" in page.inner_text("table")
     assert page.locator(".curves path").count() >= 3
-    page.locator("section > .figure").last.scroll_into_view_if_needed()
-    drawn(page, "section > .figure")
+    page.wait_for_selector("h2:has-text('mistakes')")
     page.locator("section[aria-label='Ask this network'] .thumb").first.click()
     page.wait_for_selector("section[aria-label='Ask this network'] ol .numbers")
     told = page.inner_text("section[aria-label='Ask this network'] ol")

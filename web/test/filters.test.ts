@@ -27,7 +27,7 @@ describe("the first filters", () => {
       const [from, to] = /bytes=(\d+)-(\d+)/.exec(new Headers(init.headers).get("Range")!)!.slice(1).map(Number);
       const body = parts ? whole.slice(from, to! + 1) : whole;
       sent += body.length;
-      return new Response(body, { status: parts ? 206 : 200 });
+      return new Response(body as Uint8Array<ArrayBuffer>, { status: parts ? 206 : 200 });
     });
     const found = await filters("/f");
     expect(found).toMatchObject({ name: "conv1.weight", count: 2, channels: 1, h: 2, w: 2 });
