@@ -60,7 +60,7 @@ class Transformer(nn.Module):
         self.patch = nn.Conv2d(3, 12, 8, 8)
         self.place = nn.Parameter(torch.randn(1, 16, 12))
         options = dict(activation="gelu", batch_first=True, norm_first=True)
-        self.blocks = nn.ModuleList(nn.TransformerEncoderLayer(12, 2, 24, **options) for _ in range(2))
+        self.blocks = nn.ModuleList(nn.TransformerEncoderLayer(12, 2, 24, **options) for _ in range(1))
         self.norm, self.head = nn.LayerNorm(12), nn.Linear(12, 4)
     def forward(self, x):
         x = self.patch(x).flatten(2).transpose(1, 2) + self.place
@@ -157,7 +157,7 @@ def test_quick_leaves_out_what_takes_long_and_a_base_has_no_prediction() -> None
     assert "pip install 'innervision[imagenet]'" in found.stderr
     page = Path("page.html").read_text(encoding="utf-8")
     assert "pip install &#39;innervision[imagenet]&#39; brings a small classifier" in page
-    assert "--images FOLDER adds the pictures" in page
+    assert "<code>--images FOLDER</code> adds the pictures" in page
     assert "no classifier here" in page and "What is explained below is relu2:" in page
     for part in ("What each layer keeps", "on the weights", "Dreams", "Layers compared", "Put to the test"):
         assert part not in page

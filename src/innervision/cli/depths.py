@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from innervision.see.dream import Octaves
     from innervision.see.pictures import Pictures
 
-KEPT, STEPS = 9, 30  # layers inverted at most, and evaluations of each
+KEPT, STEPS = 8, 30  # layers inverted at most, and evaluations of each
 DREAMT = (1 / 3, 0.6, 0.8)  # of the way through the layers: strokes, patterns, parts of things
 OCTAVES, DREAM_STEPS = 3, 8  # of a dream: sizes, and steps at each
 MOVES = {  # fewer than see.invariance has, for one page
@@ -52,7 +52,7 @@ def kept(look: Look, told: Telling) -> Section:
     ]
     if found:
         curve = invert.curve([one.numbers() for one in found])
-        section.figures.append(Figure(uri(curve), "Over depth.", wide=True))
+        section.figures.append(Figure(uri(curve), "Over depth.", plot=True))
     return section
 
 
@@ -161,7 +161,7 @@ def _alike(look: Look, names: tuple[str, ...], section: Section, told: Telling) 
         "a scale alone, about 0 where they have nothing in common (unbiased linear CKA; Kornblith et al. "
         "2019)."
     )
-    section.figures.append(Figure(uri(heat_map(found)), text, wide=True))
+    section.figures.append(Figure(uri(heat_map(found)), text, plot=True))
     if look.top is None:
         section.note = (
             f"{seen} sample pictures are few: the numbers may be off by a tenth or two. --images FOLDER "

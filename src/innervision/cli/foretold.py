@@ -23,7 +23,8 @@ if TYPE_CHECKING:
     from innervision.see.target import Target
 
 _DRAWING = {"layers": 0.5, "units": 0.5, "maps": 1.0, "kept": 0.7, "dreams": 0.2, "compared": 2.0}  # seconds
-_TRUST = 1 + 7  # a map, and those that are made again to judge it, with what making weights random takes
+_TRUST = 1 + 6 * 3  # a map, and those that are made again to judge it: making weights random takes longest
+_SMALL = 1.6  # times the passes that their pixels make are small pictures looked at from ever other places
 _COVERED = 0.3  # of a pass, a square that covers the picture
 
 
@@ -62,9 +63,10 @@ def cost(look: Look) -> Cost:
     beside, other = shares, whole
     if look.subject is not look.network:
         beside, other = {}, multiply_adds(look.subject, look.seen, None)
-    passes = counted(look, shares, 1.0 if look.goal.layer is None else beside.get(look.goal.layer, 1.0))
+    goal = 1.0 if look.goal.layer is None else beside.get(look.goal.layer, 1.0)
     exact = _seconds(look.network, look.image, deepest)
     fast = exact if look.fast is look.network or look.quick else _seconds(look.fast, look.image, deepest)
+    passes = counted(look, shares, goal, exact / max(fast, 1e-9))
     subject = exact if look.subject is look.network else _seconds(look.subject, look.seen, look.goal)
     seconds = {
         name: _DRAWING[name] + each.exact * exact + each.fast * fast + each.subject * subject
@@ -76,8 +78,11 @@ def cost(look: Look) -> Cost:
     return Cost(round(work), seconds)
 
 
-def counted(look: Look, shares: Mapping[str, float], goal: float) -> dict[str, Passes]:
-    """Return every part's passes. shares: of a pass, to each layer; goal: to what is explained."""
+def counted(look: Look, shares: Mapping[str, float], goal: float, gain: float) -> dict[str, Passes]:
+    """Return every part's passes. shares: of a pass, to each layer; goal: to what is explained.
+
+    gain: how many fast passes are an exact one.
+    """
     h, w = look.image.shape[-2:]
     units = portraits.depths(look)
     exact = 2 * sum(shares[name] for name in units) * portraits.EACH  # their deconvolutions
@@ -91,7 +96,7 @@ def counted(look: Look, shares: Mapping[str, float], goal: float) -> dict[str, P
         found["maps"] = Passes(subject=2 * goal * len(reasons.QUICK))
         return found
     small = min(portraits.SIDE, max(h, w)) ** 2 / (h * w)
-    made = 2 * look.steps * small * sum(shares[name] for name in units) * portraits.EACH
+    made = _SMALL * 2 * look.steps * small * sum(shares[name] for name in units) * portraits.EACH
     found["units"] = Passes(exact=exact, fast=made)
     squares = _squares(look.seen)
     covering = 2 * (1 + len(reasons.FORETELL)) * (reasons.STEPS + 1)  # of chance too
@@ -101,7 +106,7 @@ def counted(look: Look, shares: Mapping[str, float], goal: float) -> dict[str, P
             2 * _TRUST * len(reasons.QUICK)
             + 2 * (reasons.SAMPLES + reasons.POINTS)
             + _COVERED * squares
-            + covering
+            + covering / gain
         )
     )
     kept = spread(look.shown, depths.KEPT)
@@ -110,7 +115,9 @@ def counted(look: Look, shares: Mapping[str, float], goal: float) -> dict[str, P
     found["dreams"] = Passes(fast=2 * areas * sum(shares[name] for name in depths.dreamt_of(look)))
     moved = sum(map(len, depths.MOVES.values()))
     pictures = len(depths.compared_by(look)) * max(h, w) ** 2 / (h * w)
-    found["compared"] = Passes(fast=2.4 * moved + pictures)  # to the layers, to the end; the picture itself
+    found["compared"] = Passes(
+        fast=(2.4 if look.predictor else 1.2) * moved + pictures
+    )  # a classifier to its end too
     return found
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import io
+import re
 from dataclasses import dataclass, field
 from importlib import resources
 from typing import TYPE_CHECKING
@@ -20,6 +21,7 @@ class Figure:
     source: str
     text: str = ""
     wide: bool = False
+    plot: bool = False  # wide, but no wider than a plot need be
 
 
 @dataclass
@@ -54,5 +56,16 @@ def render(sections: list[Section], *, title: str, head: str) -> str:
     import jinja2
 
     source = resources.files("innervision.cli").joinpath("look.html.jinja").read_text(encoding="utf-8")
-    template = jinja2.Environment(autoescape=True, undefined=jinja2.StrictUndefined).from_string(source)
+    environment = jinja2.Environment(autoescape=True, undefined=jinja2.StrictUndefined)
+    environment.filters["coded"] = coded
+    template = environment.from_string(source)
     return template.render(title=title, head=head, sections=sections)
+
+
+def coded(text: str) -> str:
+    """Return a text as HTML, in which options stay on one line: --images FOLDER."""
+    import markupsafe
+
+    return markupsafe.Markup(
+        re.sub(r"--[a-z-]+( [A-Z]+\b)?", r"<code>\g<0></code>", str(markupsafe.escape(text)))
+    )

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
 QUICK = ("gradient", "deconvnet", "guided", "gradient-x-input", "layer-cam")  # made again to be judged
 SLOW = ("integrated", "smoothgrad", "occlusion")
-SAMPLES, POINTS = 25, 50  # of smoothgrad, of integrated
+SAMPLES, POINTS = 16, 32  # of smoothgrad, of integrated
 FORETELL, STEPS = ("gradient", "guided", "layer-cam", "integrated", "occlusion"), 8  # curves, and their looks
 _SHARE = 0.4  # of the whole part's time that the maps with verdicts take, about
 
@@ -42,7 +42,7 @@ def maps(look: Look, told: Telling) -> Section:
     for tested, methods, start, end in parts:
         inner = Within(told, start, end, "maps")
         for one in explained(look.subject, look.seen, look.goal, methods, options, tested, inner):
-            caption = " ".join((one.refused if one.map is None else one.caption()).split())
+            caption = ", ".join((one.refused if one.map is None else one.caption()).splitlines())
             drawn = uri(picture(tile(look.seen, one.map, "raw")))
             figures.append(Figure(drawn, f"{one.method}{': ' if caption else ''}{caption}"))
             if one.map is not None and one.method in FORETELL:
@@ -54,13 +54,16 @@ def maps(look: Look, told: Telling) -> Section:
 
 def _foretelling(look: Look, maps: Mapping[str, Tensor], told: Telling) -> Figure:
     """Show how the target's score rises and falls as pixels come and go in the order of each map."""
+    from innervision.machine import choose_precision
     from innervision.see.curves import chance, chart, curves, importance
 
+    dtype = choose_precision("auto", look.subject.device)
+    subject = look.subject if dtype == look.subject.dtype else look.subject.frozen(dtype)
     orders = {method: importance(map, method) for method, map in maps.items()}
     orders["chance"] = chance(look.seen, look.seed)
     found: dict[str, Curves] = {}
     for number, (method, order) in enumerate(orders.items()):
-        found[method] = curves(look.subject, look.seen, look.goal, order, steps=STEPS)
+        found[method] = curves(subject, look.seen, look.goal, order, steps=STEPS)
         told.step(number + 1, len(orders))
     text = (
         "Put to the test (Petsiuk et al. 2018): the score as the pixels that a map holds for important are "

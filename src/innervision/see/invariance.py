@@ -76,6 +76,8 @@ def invariance(
             moved = torch.cat([image, *(move(image, kind, step) for step in steps[first : first + some])])
             for name, answer in network.features(moved, names).items():
                 found[name].append(_distances(answer, name))
+            if first and not shares:
+                continue  # no classifier: it need not be asked again
             answer = network(moved)
             if answer.ndim == 2:
                 shares.append(answer.float().softmax(1).cpu())
