@@ -415,6 +415,19 @@ def test_the_command_makes_a_film_of_files(here: Path) -> None:
     ]
 
 
+def test_a_runs_folder_keeps_the_picture_as_it_comes(here: Path) -> None:
+    line = ["dream", "photo.png", "--net", "mine.py:build", "--device", "cpu", "--layers", "relu2"]
+    result = CliRunner().invoke(cli, [*line, "--steps", "6", "--octaves", "2", "--quiet", "--run", "here"])
+    assert result.exit_code == 0, result.output
+    assert sorted(each.name for each in (here / "here/snapshots").iterdir()) == ["0005.png", "0011.png"]
+    for name in ("0005", "0011"):  # at the full size, though the first octave is smaller
+        assert opened(f"here/snapshots/{name}.png").shape == (48, 64, 3)
+    late, early = (
+        np.abs(opened(f"here/snapshots/{n}.png") - opened("photo-dream.png")).mean() for n in ("0011", "0005")
+    )
+    assert late < early
+
+
 def test_ctrl_c_keeps_the_picture_so_far(here: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     done: list[int] = []
 

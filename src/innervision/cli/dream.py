@@ -33,6 +33,7 @@ if TYPE_CHECKING:
 
 USUAL = "relu4_4,relu5_1"  # of vgg19: eyes and fur, then heads
 _GUESTS = 0.75  # of the way through another network's ReLUs
+_EVERY = 5  # steps between snapshots
 
 
 @click.command()
@@ -61,6 +62,12 @@ _GUESTS = 0.75  # of the way through another network's ReLUs
     "--output",
     help="the picture to write [default: NAME-dream.png]; for a film a folder, or an .mp4 (extra `video`)",
 )
+@click.option(
+    "--run",
+    "folder",
+    type=click.Path(path_type=Path),
+    help=f"a folder to keep the picture as it comes, every {_EVERY} steps, in its snapshots",
+)
 @limit_option
 @network_options
 @telling_options
@@ -72,6 +79,7 @@ def dream(
     guide: str | None,
     pictures: int | None,
     output: str | None,
+    folder: Path | None,
     quiet: bool,
     as_json: bool,
     **chosen: Any,
@@ -114,7 +122,10 @@ def dream(
             octaves=how,
             generator=torch.Generator().manual_seed(chosen["seed"]),
         )
-        finished, last = _watch(frames, keep, told)
+        snapshots = (
+            folder / "snapshots" if folder is not None and pictures is None else None
+        )  # a film has its own
+        finished, last = _watch(frames, keep, told, snapshots)
     asked = ",".join(f"{target}={weight:g}" for target, weight in wishes)
     precision = str(network.dtype).removeprefix("torch.")
     settings = {**chosen, "layers": asked, "guide": guide, "pictures": pictures, "finished": finished}
@@ -198,15 +209,22 @@ def _keeper(
 
 
 def _watch(
-    frames: Iterable[Dreamt], keep: Callable[[int, Tensor], None], told: Telling
+    frames: Iterable[Dreamt],
+    keep: Callable[[int, Tensor], None],
+    told: Telling,
+    snapshots: Path | None = None,
 ) -> tuple[bool, Dreamt | None]:
     """Tell every step and keep every picture that ends; return whether all did, and the last step."""
+    from innervision import images
+
     last: Dreamt | None = None
     try:
         for frame in frames:
             last = frame
             if frame.last:
                 keep(frame.picture, frame.image)
+            elif snapshots is not None and frame.step % _EVERY == 0:
+                images.write(frame.whole(), snapshots / f"{frame.count:04d}.png")
             h, w = frame.image.shape[-2:]
             text = f"octave {frame.octave + 1}, {w} x {h} px"
             told.step(frame.count, frame.steps, text, octave=frame.octave, value=frame.value)

@@ -53,6 +53,7 @@ WORKS: Mapping[str, Work] = MappingProxyType(
         "dream": Work(
             first=("source", "layers", "octaves", "steps", "rate", "size", "guide", "pictures", "seed"),
             output="dream.png",
+            folder="run",
             pictures={"source": False, "guide": False},
         ),
         "invert": Work(
