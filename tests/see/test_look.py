@@ -15,13 +15,14 @@ from click.testing import CliRunner, Result
 from PIL import Image
 from torch import Tensor, nn
 
-from innervision.cli import cli, guesses
+from innervision import images
+from innervision.cli import cli, depths, guesses, portraits
 from innervision.cli.foretold import multiply_adds
-from innervision.cli.guesses import Predictor
-from innervision.cli.looking import Within, spread
+from innervision.cli.guesses import Predictor, goal_of
+from innervision.cli.looking import Look, Within, given_to, spread
 from innervision.cli.nines import square
 from innervision.cli.seeing import Telling
-from innervision.network import wrap
+from innervision.network import load, wrap
 from innervision.sheets import PAPER
 
 OWN = """
@@ -198,11 +199,11 @@ def test_a_class_is_the_classifiers_and_a_layer_the_networks(predictor: None) ->
 
 
 def test_a_network_of_one_size_and_one_channel_is_given_the_middle_square() -> None:
-    found = look("--net", "own.py:digits", "--mean", "0.5", "--std", "0.25", "--size", "28", "--steps", "2",
+    found = look("--net", "own.py:digits", "--mean", "0.5", "--std", "0.25", "--size", "28", "--quick",
                  "--json")  # fmt: skip
     assert found.exit_code == 0, found.output
     result = json.loads(found.stdout.splitlines()[-1])
-    assert len(result["sections"]) == 7 and result["explained"] == "own.py:digits"
+    assert len(result["sections"]) == 4 and result["explained"] == "own.py:digits"
     page = Path("look-photo.html").read_text(encoding="utf-8")
     assert "As the network is given it, 28 by 28 pixels." in page
     shown = page.partition("<h2>The picture")[2].partition("</section>")[0]
@@ -216,16 +217,17 @@ def test_a_network_of_one_size_and_one_channel_is_given_the_middle_square() -> N
     assert "give the side it was made for as --size" in found.stderr
 
 
-def test_a_transformer_of_one_size_has_a_page_too() -> None:
-    found = look("--net", "own.py:transformer", "--size", "32", "--steps", "2", "--json")
-    assert found.exit_code == 0, found.output
-    page = Path("look-photo.html").read_text(encoding="utf-8")
-    assert "answer tokens, for which no pictures are made here" in page
-    dreams = page.partition("<h2>Dreams")[2].partition("</section>")[0]
-    assert dreams.count("<figure") == 4  # three layers, and the class predicted, at the one size
-    kept = page.partition("<h2>What each layer keeps")[2].partition("</section>")[0]
-    assert kept.count("SSIM") > 3
-    assert "by their answers to 10 pictures" in page
+def test_a_transformer_of_one_size_has_its_parts() -> None:
+    network = load("own.py:transformer").frozen()
+    image, predictor = given_to(network, images.read("photo.png"), 32, 1.0)
+    assert image.shape == (1, 3, 32, 32) and predictor is not None
+    goal, subject, seen = goal_of(None, network, image, predictor)
+    work = Look(network, image, predictor, goal, subject, seen, None, seed=0, steps=2, quick=False)
+    quiet = Telling("quiet")
+    assert "answer tokens, for which no pictures are made here" in portraits.units(work, quiet).note
+    dreams, kept = depths.dreams(work, quiet), depths.kept(work, quiet)
+    assert len(dreams.figures) == 4 and not dreams.note  # three layers and the class predicted
+    assert sum("SSIM" in each.text for each in kept.figures) > 3
 
 
 def test_what_it_will_cost_is_told_before() -> None:
@@ -273,8 +275,8 @@ def test_top_images_of_a_folder_and_of_an_index_are_the_same() -> None:
         cli, ("units", "photos", "--net", "own.py:base", "--size", "224", "-o", "found", "--device", "cpu")
     )
     assert ranked.exit_code == 0, ranked.output
-    for images in ("photos", "found", "found/index.safetensors"):
-        found = look("--net", "own.py:base", "--quick", "--images", images, "--quiet")
+    for source in ("photos", "found", "found/index.safetensors"):
+        found = look("--net", "own.py:base", "--quick", "--images", source, "--quiet")
         assert found.exit_code == 0, found.output
         page = Path("look-photo.html").read_text(encoding="utf-8")
         assert "the nine strongest of 12 pictures, and those deconvolved" in page
