@@ -1,7 +1,8 @@
 """A command that behaves as it is told: so that the queue is tried without waiting for a network.
 
 Its steps are --steps, a 20th of a second each; --seed says how it ends:
-0 well, 1 with an error, 2 by force, 3 deaf to Ctrl-C, 4 talking nonsense, 5 leaving a child, 6 with NaN.
+0 well, 1 with an error, 2 by force, 3 deaf to Ctrl-C, 4 talking nonsense, 5 leaving a child, 6 with NaN,
+7 as Python does that is broken off while it begins.
 """
 
 from __future__ import annotations
@@ -41,6 +42,9 @@ for step in range(1, steps + 1):
         raise SystemExit(2)
     if step == 2 and seed == 2:
         os.kill(os.getpid(), signal.SIGKILL)
+    if stopped and seed == 7:
+        print("Traceback (most recent call last):\nKeyboardInterrupt", file=sys.stderr)
+        raise SystemExit(1)
     if stopped:
         break
 output.write_bytes(b"\x89PNG what there is")

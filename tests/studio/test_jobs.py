@@ -176,6 +176,13 @@ def test_stop_keeps_what_there_is(studio: Studio) -> None:
         studio.jobs.stop(id)
 
 
+def test_a_job_that_is_stopped_while_it_begins_has_not_failed(studio: Studio) -> None:
+    id = studio.submit(steps=400, seed=7)
+    until(lambda: studio.steps(id), bool)
+    studio.jobs.stop(id)
+    assert studio.until(id, "stopped").error == ""
+
+
 def test_who_is_deaf_to_a_first_asking_is_ended_by_a_second(studio: Studio) -> None:
     id = studio.submit(steps=400, seed=3)
     until(lambda: studio.steps(id), lambda steps: len(steps) > 1)
