@@ -230,13 +230,16 @@ class Arithmetic(TorchDispatchMode):
         self.products = 0
 
     def __torch_dispatch__(self, func, types, args=(), kwargs=None):
+        if any(isinstance(t, Squares) for t in args):
+            with self:  # so that what is done on the squares is counted
+                return Squares.__torch_dispatch__(func, types, args, kwargs)
         out = func(*args, **(kwargs or {}))
-        if func is torch.ops.aten.convolution.default and type(out) is Tensor:
+        if func is torch.ops.aten.convolution.default:
             self.products += out.numel() * args[1][0].numel()
         return out
 
 
-@pytest.mark.parametrize(("net", "least"), [("squeezenet1_1", 2.0), ("efficientnet_lite0", 1.6)])
+@pytest.mark.parametrize(("net", "least"), [("squeezenet1_1", 1.6), ("efficientnet_lite0", 1.4)])
 def test_the_nets_are_answered_alike_with_less_arithmetic(net: str, least: float) -> None:
     module = nets.build(net, generator=torch.Generator().manual_seed(0)).eval()
     x = picture((128, 128)).float()
