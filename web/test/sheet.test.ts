@@ -1,3 +1,4 @@
+// @vitest-environment node
 import { describe, expect, it } from "vitest";
 
 import { dead, grid, hit, order } from "../src/lib/sheet";

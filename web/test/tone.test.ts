@@ -1,3 +1,4 @@
+// @vitest-environment node
 import { describe, expect, it } from "vitest";
 
 import { paint, shader, valueOf, type Tone } from "../src/lib/tone";
