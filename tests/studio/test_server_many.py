@@ -7,6 +7,7 @@ import signal
 import socket
 import subprocess
 import sys
+import time
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +20,7 @@ from innervision.cli import cli
 from innervision.cli.studio import openings
 from innervision.errors import Invalid
 from innervision.studio import Settings
+from innervision.studio.networks import Networks
 from innervision.studio.settings import Opening
 
 OURS = {"X-Innervision": "1"}
@@ -52,6 +54,26 @@ def test_fifty_clients_at_once_get_answers(tmp_path: Path, guest: str, serve: An
     with serve(settings) as studio:
         anyio.run(all_of_them, str(studio.base_url))
     assert len(answers) == 200 and {status for status, _ in answers} == {200}
+
+
+def test_one_looks_through_a_network_at_a_time(tmp_path: Path, guest: str) -> None:
+    networks = Networks(Settings(runs=tmp_path, networks=(Opening(name=guest),), threads=1))
+    within, most = 0, 0
+
+    def work() -> None:
+        nonlocal within, most
+        within += 1
+        most = max(most, within)
+        time.sleep(0.01)
+        within -= 1
+
+    async def several() -> None:
+        async with anyio.create_task_group() as group:
+            for _ in range(6):
+                group.start_soon(networks.turn, networks[NET], work)
+
+    anyio.run(several)
+    assert most == 1
 
 
 def test_an_excitation_lets_others_look_meanwhile(tmp_path: Path, guest: str, serve: Any) -> None:

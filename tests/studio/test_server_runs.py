@@ -123,3 +123,4 @@ def test_a_network_that_was_trained_on_is_opened_anew(studio: Any, runs: Path) -
     after = studio.get(f"/api/look/{before['key']}").json()
     assert after["layers"][0]["hi"] != before["layers"][0]["hi"]
     assert after["layers"][0]["etag"] != before["layers"][0]["etag"]
+    assert not studio.get(f"/api/unit/{RUN}/relu/2").json()["index"], "the index is of other weights"
