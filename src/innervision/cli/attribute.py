@@ -14,6 +14,7 @@ import click
 from innervision.cli.seeing import (
     Telling,
     leave_card,
+    limit_option,
     network_options,
     open_network,
     open_picture,
@@ -66,6 +67,7 @@ _LOOKS = 8  # at most, of smoothgrad and integrated, for a map to be compared: l
 @click.option("--seed", type=int, default=0, show_default=True, help="of noise and random weights")
 @click.option("--size", type=int, default=224, show_default=True, help="longest side of the picture")
 @click.option("-o", "--output", help="the picture to write [default: NAME-METHOD.png]")
+@limit_option
 @network_options
 @telling_options
 def attribute(
@@ -99,7 +101,7 @@ def attribute(
     methods = METHODS if method == "all" else (method,)
     with telling(quiet=quiet, as_json=as_json) as told:
         network = open_network(chosen)
-        _, image = open_picture(source, chosen["size"])
+        _, image = open_picture(source, chosen["size"], chosen["max_pixels"])
         wanted = target(asked, network) if asked else strongest(network, image)
         by_chance = _by_chance(network, image, wanted, chosen["seed"]) if judged else None
         found = list(explained(network, image, wanted, methods, chosen, tested, told, by_chance))
