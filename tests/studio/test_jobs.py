@@ -44,6 +44,9 @@ class Here:
             raise InnervisionError(f"no picture {id!r}")
         return self.file
 
+    def called(self, id: str) -> str:
+        return "../My photo.of/ Ωmega.jpeg"
+
 
 class Studio:
     """Jobs of a folder, begun and ended as the server does."""
@@ -105,10 +108,10 @@ def test_a_job_is_done_and_leaves_what_it_made(studio: Studio) -> None:
     assert job.result is not None and job.result["finished"] is True
     assert studio.steps(id) == [1, 2, 3]
     made = {file.name: file.kind for file in files(job, studio.ledger.folder)}
-    assert made == {"dream.png": "result", "events.jsonl": "data", "inputs/source-1.png": "input"}
+    assert made == {"dream.png": "result", "events.jsonl": "data", "inputs/source-1/Ωmega.png": "input"}
     told = studio.ledger.history(id).since(0)
     named = [event.data["name"] for event in told if event.kind == "file"]
-    assert named == ["inputs/source-1.png", "dream.png"]
+    assert named == ["inputs/source-1/Ωmega.png", "dream.png"]
     assert told[-1].kind == "end" and told[-1].data == {"state": "done"}
     assert next(event for event in told if event.kind == "step").data["terms"] == {"loss": 1.0}
     assert runs.read(studio.ledger.folder / id) == job  # on disk too

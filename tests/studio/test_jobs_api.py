@@ -83,13 +83,13 @@ def test_a_job_from_its_form_to_its_file(client: Any) -> None:
     assert again.status_code == 304 and not again.content
     part = client.get(files["dream.png"]["url"], headers={"Range": "bytes=0-3"})
     assert (part.status_code, part.content) == (206, b"\x89PNG")
-    assert client.get(files["inputs/source-1.png"]["url"]).headers["content-type"] == "image/png"
+    assert client.get(files["inputs/source-1/rocket.png"]["url"]).headers["content-type"] == "image/png"
     assert [one["id"] for one in client.get("/api/jobs?most=1").json()] == [id]
 
 
 HIDDEN = (
     "secret", "job.json", "checkpoint.pt", ".job.lock", "nothing", "../x", "%2e%2e/%2e%2e/etc/passwd",
-    "/etc/passwd", "inputs", "inputs/", "inputs//source-1.png", "%00", "a" * 3000,
+    "/etc/passwd", "inputs", "inputs/", "inputs//source-1/rocket.png", "inputs/source-1", "%00", "a" * 3000,
 )  # fmt: skip
 
 

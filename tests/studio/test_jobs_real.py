@@ -130,13 +130,13 @@ def test_a_painting_that_is_broken_off_comes_to_the_same(
         assert (done["state"], done["step"], done["error"]) == ("done", 40, "")
         files = {file["name"]: file["kind"] for file in done["files"]}
         assert files["painting.png"] == "result" and files["snapshots/0040.png"] == "preview"
-        assert files["inputs/content-1.png"] == files["inputs/styles-2.png"] == "input"
+        assert files["inputs/content-1/rocket.png"] == files["inputs/styles-2/coffee.png"] == "input"
         assert done["card"]["status"] == "done" and "checkpoint.pt" not in files
     monkeypatch.setenv("PAUSE", "0")
     folder = tmp_path / "runs" / id / "inputs"
     words = [f"--{name.replace('_', '-')}={value}" for name, value in PAINTING.items()]
     whole = tmp_path / "whole.png"
-    pictures = [str(folder / "content-1.png"), str(folder / "styles-2.png")]
+    pictures = [str(folder / "content-1" / "rocket.png"), str(folder / "styles-2" / "coffee.png")]
     result = CliRunner().invoke(
         cli, ["stylize", *pictures, "-o", str(whole), "--no-run", "--quiet", "--net", guest, *words]
     )

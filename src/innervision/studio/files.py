@@ -97,6 +97,6 @@ def _kind(name: str, output: str | None) -> Kind:
         return "input"
     if rest and top == "snapshots":
         return "preview"
-    if name == output or (output == "film" and top == "film"):
-        return "result"
-    return KINDS[suffix][0] if (suffix := Path(name).suffix.lower()) in KINDS else "data"
+    suffix = Path(name).suffix.lower()
+    kind = KINDS[suffix][0] if suffix in KINDS else "data"
+    return "result" if name == output or (top == output == "film" and kind == "picture") else kind

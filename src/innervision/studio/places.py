@@ -35,6 +35,10 @@ class Here:
         name = source.removeprefix("sample:")
         return samples.path(name) if name != source else Path(source)
 
+    def called(self, id: str) -> str:
+        """Return a picture's name."""
+        return self._pictures[id].name
+
 
 def _typed(value: Any) -> str:
     """Return an option's value as it is typed."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import shutil
 import threading
 from collections import deque
@@ -37,6 +38,10 @@ class Places(Sources, Protocol):
 
     def picture(self, id: str) -> Path:
         """Return a picture's file; raise where there is none."""
+        ...
+
+    def called(self, id: str) -> str:
+        """Return a picture's name."""
         ...
 
 
@@ -83,7 +88,9 @@ class Jobs:
 
         def picture(option: str, picture: str) -> Path:
             source = self._places.picture(picture)
-            target = self.folder / id / runs.INPUTS / f"{option}-{len(copies) + 1}{source.suffix}"
+            # under its own name, for that is what reports call it
+            name = f"{_filed(self._places.called(picture))}{source.suffix}"
+            target = self.folder / id / runs.INPUTS / f"{option}-{len(copies) + 1}" / name
             copies[target] = source
             return target
 
@@ -256,3 +263,8 @@ class Jobs:
             raise
         self.ledger.update(job.id, state="running", started=now(), ended="", pid=child.pid)
         return child, lock
+
+
+def _filed(name: str) -> str:
+    """Return a picture's name without its suffix, as a file may bear it."""
+    return re.sub(r"[^\w-]+", "-", Path(name).stem)[:60].strip("-") or "picture"
