@@ -5,6 +5,7 @@ import { speak } from "../../lib/i18n.svelte";
 export const t = speak({
   en: {
     title: "Look into a network",
+    side: (n: number, net: string) => `Side ${n}: ${net}`,
     network: "Network",
     size: "Picture size",
     own: (side: number) => `${side} px`,
@@ -92,6 +93,7 @@ export const t = speak({
   },
   zh: {
     title: "观察网络内部",
+    side: (n: number, net: string) => `第 ${n} 栏：${net}`,
     network: "网络",
     size: "图片尺寸",
     own: (side: number) => `${side} 像素`,
