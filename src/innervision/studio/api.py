@@ -207,7 +207,7 @@ def _looks(routes: APIRouter, desk: Desk) -> None:
         etag = tag(opened.stamp, wanted, layer, cell)
         if etag in known:
             return unchanged(etag)
-        seen = (await desk.look(wanted)).layers[layer]
+        seen = (await desk.look(wanted))[layer]
         data, shape = await desk.opened.run(lambda: looking.sprite(seen, cell))
         return numbers(data, shape, etag)
 
@@ -224,7 +224,7 @@ def _looks(routes: APIRouter, desk: Desk) -> None:
         etag = tag(opened.stamp, wanted, layer, "values", channel)
         if etag in known:
             return unchanged(etag)
-        seen = (await desk.look(wanted)).layers[layer]
+        seen = (await desk.look(wanted))[layer]
         data, shape = looking.plane(seen, channel)
         return numbers(data, shape, etag)
 

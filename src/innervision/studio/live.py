@@ -43,7 +43,10 @@ def frame(opened: Opened, layer: str, size: int, data: bytes, cell: int) -> byte
     image = pixels.permute(2, 0, 1)[None].float().div_(255).to(opened.network.device)
     with torch.inference_mode(False), torch.no_grad():
         found, answer = looking.answers(opened.network, opened.graph, image, (layer,))
-        seen = looking.seen(layer, opened.graph[layer].kind, looking.maps(found[layer], (size, size)))
+        answered = looking.maps(found[layer], (size, size))
+        if answered is None:
+            raise Refused(409, f"{layer} answers no maps to a picture of this size")
+        seen = looking.seen(layer, opened.graph[layer].kind, answered)
         maps, (c, h, w) = sprite(seen, cell)
     head = {
         "layer": layer,

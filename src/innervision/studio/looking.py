@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from innervision import images
-from innervision.errors import Invalid, OutOfMemory
+from innervision.errors import OutOfMemory
 from innervision.images import Picture
 from innervision.learn.raw import squared
 from innervision.memory import gib
@@ -98,6 +98,12 @@ class Look:
     seconds: float
     size: int  # bytes
 
+    def __getitem__(self, layer: str) -> Seen:
+        found = self.layers.get(layer)
+        if found is None:
+            raise Refused(409, f"{layer} answers no maps to a picture of this size")
+        return found
+
 
 def tag(stamp: str, *parts: object) -> str:
     """Return an ETag of what an answer is made of; stamp: of the network."""
@@ -153,10 +159,8 @@ def look(opened: Opened, key: Key, picture: Picture, room: int) -> Look:
     image, view = image_of(graph, picture, key.size)
     with torch.inference_mode(False), torch.no_grad():
         found, answer = answers(network, graph, image.to(network.device), graph.shown)
-    layers = {
-        name: seen(name, graph[name].kind, maps(value, (view.height, view.width)))
-        for name, value in found.items()
-    }
+    shown = {name: maps(value, (view.height, view.width)) for name, value in found.items()}
+    layers = {name: seen(name, graph[name].kind, value) for name, value in shown.items() if value is not None}
     size = sum(4 * one.maps.numel() for one in layers.values())
     guesses = predictions(network, answer)
     return Look(key, opened.stamp, view, layers, guesses, time.perf_counter() - clock, size)
@@ -196,12 +200,13 @@ def predictions(network: Network, answer: Tensor | None) -> list[dict[str, Any]]
     ]
 
 
-def maps(answer: Tensor, size: tuple[int, int]) -> Tensor:
-    """Return a layer's answer as maps (c, h, w), float32, on the CPU; one value a channel is a map too."""
+def maps(answer: Tensor, size: tuple[int, int]) -> Tensor | None:
+    """Return a layer's answer as maps (c, h, w), float32, on the CPU; one value a channel is a map too.
+
+    None where it has no maps at this size: tokens that are no grid of the picture.
+    """
     found = answer[:, :, None, None] if answer.ndim == 2 else as_maps(answer, size)
-    if found is None:
-        raise Invalid(f"a layer answers {tuple(answer.shape)} here: it has no maps at this size")
-    return found[0].float().cpu().contiguous()
+    return None if found is None else found[0].float().cpu().contiguous()
 
 
 def seen(name: str, kind: str, maps: Tensor) -> Seen:

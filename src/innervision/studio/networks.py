@@ -226,7 +226,7 @@ def _shown(name: str) -> str:
 
 def _slug(name: str) -> str:
     shown = _shown(name).removesuffix(f"/{models.CARD}")
-    return re.sub(r"[^a-z0-9_.]+", "-", shown.lower()).strip("-.") or "network"
+    return re.sub(r"[^a-z0-9_.]+", "-", shown.lower())[:60].strip("-.") or "network"
 
 
 def _unused(id: str, taken: dict[str, Place]) -> str:

@@ -50,7 +50,7 @@ def node_of(graph: Graph, layer: str, channel: int) -> Node:
 
 def activation(look: Look, node: Node, channel: int) -> dict[str, Any]:
     """Return what a unit answers to a picture, where it answers most, and what it sees there."""
-    maps = look.layers[node.name].maps[channel]
+    maps = look[node.name].maps[channel]
     place = int(maps.argmax())
     row, column = divmod(place, maps.shape[1])
     view = look.view
