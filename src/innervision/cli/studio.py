@@ -175,7 +175,7 @@ def _listen(host: str, port: int) -> socket.socket:
         raise Invalid(
             f"cannot listen at {host}:{port}: {why}; choose another --port, or 0 for a free one"
         ) from error
-    # asyncio sets it only on sockets that it made; without it small answers wait 40 ms for the other's receipt
+    # asyncio sets it on its own sockets only; without it small answers wait 40 ms for a receipt
     listening.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
     return listening
 
