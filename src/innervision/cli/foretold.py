@@ -23,7 +23,8 @@ if TYPE_CHECKING:
     from innervision.see.target import Target
 
 _DRAWING = {"layers": 0.5, "units": 0.5, "maps": 1.0, "kept": 0.7, "dreams": 0.2, "compared": 2.0}  # seconds
-_TRUST = 1 + 6 * 3  # a map, and those that are made again to judge it: making weights random takes longest
+_JUDGED = 1 + 6  # a map, and those that are made again to judge it …
+_RANDOM = 6 * 4  # … and forward passes that making weights random takes as long as
 _SMALL = 1.6  # times the passes that their pixels make are small pictures looked at from ever other places
 _COVERED = 0.3  # of a pass, a square that covers the picture
 
@@ -52,6 +53,7 @@ class Passes:
     exact: float = 0.0
     fast: float = 0.0
     subject: float = 0.0
+    besides: float = 0.0  # seconds of other work, in fast passes
 
 
 def cost(look: Look) -> Cost:
@@ -69,7 +71,7 @@ def cost(look: Look) -> Cost:
     passes = counted(look, shares, goal, exact / max(fast, 1e-9))
     subject = exact if look.subject is look.network else _seconds(look.subject, look.seen, look.goal)
     seconds = {
-        name: _DRAWING[name] + each.exact * exact + each.fast * fast + each.subject * subject
+        name: _DRAWING[name] + each.exact * exact + (each.fast + each.besides) * fast + each.subject * subject
         for name, each in passes.items()
     }
     if whole is None or other is None:
@@ -96,18 +98,19 @@ def counted(look: Look, shares: Mapping[str, float], goal: float, gain: float) -
         found["maps"] = Passes(subject=2 * goal * len(reasons.QUICK))
         return found
     small = min(portraits.SIDE, max(h, w)) ** 2 / (h * w)
-    made = _SMALL * 2 * look.steps * small * sum(shares[name] for name in units) * portraits.EACH
-    found["units"] = Passes(exact=exact, fast=made)
+    made = 2 * look.steps * small * sum(shares[name] for name in units) * portraits.EACH
+    found["units"] = Passes(exact=exact, fast=made, besides=(_SMALL - 1) * made)
     squares = _squares(look.seen)
     covering = 2 * (1 + len(reasons.FORETELL)) * (reasons.STEPS + 1)  # of chance too
     found["maps"] = Passes(
         subject=goal
         * (
-            2 * _TRUST * len(reasons.QUICK)
+            2 * _JUDGED * len(reasons.QUICK)
             + 2 * (reasons.SAMPLES + reasons.POINTS)
             + _COVERED * squares
             + covering / gain
-        )
+        ),
+        besides=gain * goal * _RANDOM * len(reasons.QUICK),
     )
     kept = spread(look.shown, depths.KEPT)
     found["kept"] = Passes(fast=2 * depths.STEPS * sum(shares[name] for name in kept))
