@@ -22,6 +22,7 @@ from innervision.studio.history import History
 from innervision.studio.ledger import Ledger
 from innervision.studio.queue import Full, Jobs, Unready
 from innervision.studio.runs import Job
+from innervision.studio.works import WORKS
 
 PRETENDED = Path(__file__).with_name("pretended.py")
 
@@ -370,6 +371,25 @@ def test_a_run_at_work_on_the_command_line_is_followed(studio: Studio) -> None:
 def test_ids_are_names_and_no_paths(studio: Studio, id: str) -> None:
     studio.submit(steps=1)
     assert studio.ledger.get(id) is None
+
+
+def test_what_a_job_is_started_with(tmp_path: Path) -> None:
+    def line(command: str, output: str | None, *, go_on: bool) -> list[str]:
+        job = Job(id="a", command=command, options={}, words=("--steps=3", "x.png"), output=output)
+        return labour.command_line(job, WORKS[command], tmp_path, go_on=go_on)
+
+    at, more = f"{tmp_path}", ["--json", "--steps=3", "x.png"]
+    assert line("excite", "excite.png", go_on=False) == ["excite", f"--output={at}/excite.png", *more]
+    assert line("invert", "", go_on=True) == ["invert", f"--output={at}", *more]  # the same words go on
+    assert line("predict", None, go_on=False) == ["predict", *more]
+    assert line("stylize", "painting.png", go_on=False) == [
+        "stylize", f"--output={at}/painting.png", f"--run={at}", "--checkpoints", *more,
+    ]  # fmt: skip
+    assert line("stylize", "painting.png", go_on=True) == [
+        "stylize", f"--resume={at}", f"--output={at}/painting.png", "--checkpoints", "--json",
+    ]  # fmt: skip
+    assert line("train", "", go_on=False) == ["train", f"--run={at}", *more]
+    assert line("train", "", go_on=True) == ["train", f"--resume={at}", "--json"]
 
 
 def test_a_history_is_bounded_and_keeps_its_ends() -> None:

@@ -96,32 +96,28 @@ def pixels(path: Path) -> Any:
         return np.asarray(picture)
 
 
-@pytest.mark.parametrize(
-    "breaks", [("server",), pytest.param(("stop", "kill", "server"), marks=pytest.mark.slow)], ids="-".join
-)
+@pytest.mark.slow
 def test_a_painting_that_is_broken_off_comes_to_the_same(
-    breaks: tuple[str, ...], studio: Studio, guest: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    studio: Studio, guest: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Stopped by hand, by force, or with the server: it ends as an unbroken one does, to the bit."""
+    """Stopped by hand, then by force, then with the server: it ends as an unbroken one does, to the bit."""
     monkeypatch.setenv("PAUSE", "0.03")
     with studio() as client:
         net = client.get("/api/commands").json()[0]
         net = next(field for field in net["options"] if field["name"] == "net")["choices"][0]
         id = begin(client, "stylize", content="sample-rocket", styles=["sample-coffee"], net=net, **PAINTING)
         until_step(client, id, 7)
-        if "stop" in breaks:
-            client.post(f"/api/jobs/{id}/stop")
-            stopped = ended(client, id)
-            assert (stopped["state"], stopped["resume"]) == ("stopped", "on") and 7 <= stopped["step"] < 40
-            assert stopped["card"]["status"] == "stopped"
-            client.post(f"/api/jobs/{id}/resume")
-            until_step(client, id, stopped["step"] + 6)
-        if "kill" in breaks:
-            os.kill(client.app.state.jobs.ledger.jobs[id].pid, signal.SIGKILL)
-            killed = ended(client, id)
-            assert (killed["state"], killed["resume"]) == ("failed", "on") and "SIGKILL" in killed["error"]
-            client.post(f"/api/jobs/{id}/resume")
-            until_step(client, id, killed["step"] + 6)
+        client.post(f"/api/jobs/{id}/stop")
+        stopped = ended(client, id)
+        assert (stopped["state"], stopped["resume"]) == ("stopped", "on") and 7 <= stopped["step"] < 40
+        assert stopped["card"]["status"] == "stopped"
+        client.post(f"/api/jobs/{id}/resume")
+        until_step(client, id, stopped["step"] + 6)
+        os.kill(client.app.state.jobs.ledger.jobs[id].pid, signal.SIGKILL)
+        killed = ended(client, id)
+        assert (killed["state"], killed["resume"]) == ("failed", "on") and "SIGKILL" in killed["error"]
+        client.post(f"/api/jobs/{id}/resume")
+        until_step(client, id, killed["step"] + 6)
     with studio() as client:
         found = job(client, id)
         assert (found["state"], found["resume"]) == ("interrupted", "on")
@@ -144,22 +140,26 @@ def test_a_painting_that_is_broken_off_comes_to_the_same(
     assert np.array_equal(pixels(whole), pixels(tmp_path / "runs" / id / "painting.png"))
 
 
-@pytest.mark.slow
+OTHERS: tuple[tuple[str, dict[str, Any], str], ...] = (
+    ("dream", {"source": "sample-rocket", "layers": "relu2", "steps": 1, "octaves": 1, "size": 64,
+               "pictures": 2}, "film/0001.png"),
+    ("invert", {"source": "sample-rocket", "layers": "relu1,relu2", "steps": 3, "size": 48}, "sheet.png"),
+    ("excite", {"target": ["relu2:1"], "steps": 3, "size": 32}, "excite.png"),
+    ("attribute", {"source": "sample-rocket", "target": "relu2:1", "size": 64}, "map.png"),
+    ("activations", {"image": "sample-rocket", "size": 64}, "overview.png"),
+    ("compare", {"pictures": ["sample-rocket", "sample-coffee", "sample-chelsea", "sample-astronaut"],
+                 "size": 48}, "compare.png"),
+    ("units", {"data": "dots", "size": 16}, "index.safetensors"),
+    ("look", {"source": "sample-rocket", "size": 64, "quick": True}, "page.html"),
+)  # fmt: skip
+
+
 @pytest.mark.parametrize(
     ("command", "options", "made"),
     [
         ("dream", {"source": "sample-rocket", "layers": "relu2", "steps": 2, "octaves": 2, "size": 64},
          "dream.png"),
-        ("dream", {"source": "sample-rocket", "layers": "relu2", "steps": 1, "octaves": 1, "size": 64,
-                   "pictures": 2}, "film/0001.png"),
-        ("invert", {"source": "sample-rocket", "layers": "relu1,relu2", "steps": 3, "size": 48}, "sheet.png"),
-        ("excite", {"target": ["relu2:1"], "steps": 3, "size": 32}, "excite.png"),
-        ("attribute", {"source": "sample-rocket", "target": "relu2:1", "size": 64}, "map.png"),
-        ("activations", {"image": "sample-rocket", "size": 64}, "overview.png"),
-        ("compare", {"pictures": ["sample-rocket", "sample-coffee", "sample-chelsea", "sample-astronaut"],
-                     "size": 48}, "compare.png"),
-        ("units", {"data": "dots", "size": 16}, "index.safetensors"),
-        ("look", {"source": "sample-rocket", "size": 64, "quick": True}, "page.html"),
+        *(pytest.param(*each, marks=pytest.mark.slow) for each in OTHERS),
     ],
     ids=lambda value: value if isinstance(value, str) and "." not in value else "",
 )  # fmt: skip
