@@ -106,9 +106,18 @@ def test_the_command_serves_until_it_is_interrupted(tmp_path: Path, guest: str) 
         assert httpx.get(f"{address}api/state").status_code == 401
         answer = httpx.get(f"{address}api/state", headers={"Authorization": "Bearer secret-enough"})
         assert [one["id"] for one in answer.json()["networks"]] == [NET]
-    finally:
-        process.send_signal(signal.SIGINT)
+        path = f"{address}api/unit/{NET}/stem/0/excite?size=384&steps=1024"
+        with httpx.stream(
+            "GET", path, headers={"Authorization": "Bearer secret-enough"}, timeout=30
+        ) as stream:
+            lines = stream.iter_lines()
+            assert next(line for line in lines if line.startswith("event: frame"))
+            process.send_signal(signal.SIGINT)
+            assert not [line for line in lines if line.startswith("event: done")], "it ends, and is not done"
         _, said = process.communicate(timeout=20)
+    finally:
+        process.kill()
+        process.communicate()
     assert process.returncode == 0 and "Traceback" not in said, said
 
 

@@ -57,7 +57,12 @@ class Exciting:
     def __init__(self, networks: Networks) -> None:
         self.networks = networks
         self._made: Cache[Wish, bytes] = Cache(32 * 2**20)
+        self._closing = False
         self._at_work = anyio.Semaphore(_AT_WORK)
+
+    def hang_up(self) -> None:
+        """End the streams: the server stops."""
+        self._closing = True
 
     def made(self, wish: Wish) -> bytes | None:
         """Return the picture, as PNG, where it has been made."""
@@ -68,6 +73,8 @@ class Exciting:
         if self.made(wish) is None:
             yield b": one moment\n\n"
             while not self._begun():
+                if self._closing:
+                    return
                 yield b": others are at work\n\n"
                 await anyio.sleep(0.5)
             try:
@@ -78,7 +85,8 @@ class Exciting:
                 return
             finally:
                 self._at_work.release()
-        yield _event("done", {"url": url})
+        if self.made(wish) is not None:
+            yield _event("done", {"url": url})
 
     def _begun(self) -> bool:
         try:
@@ -101,6 +109,8 @@ class Exciting:
         step: Step | None = None
         while True:
             now = await self.networks.turn(place, lambda: next(work, None))
+            if self._closing:
+                return
             if now is None:
                 break
             step = now

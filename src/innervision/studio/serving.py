@@ -1,4 +1,4 @@
-"""The server that carries the studio: uvicorn, which lets go of those who follow a job before it stops."""
+"""The server that carries the studio: uvicorn, which lets go of who follows something before it stops."""
 
 from __future__ import annotations
 
@@ -18,4 +18,5 @@ class Server(uvicorn.Server):
     async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
         """Stop."""
         self._app.state.jobs.hang_up()
+        self._app.state.desk.exciting.hang_up()
         await super().shutdown(sockets)
