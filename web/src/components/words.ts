@@ -267,7 +267,7 @@ export function called(name: string, chinese: boolean, fallback: (name: string) 
 }
 
 const GROUPS: Record<string, string> = {
-  Picture: "图片", Size: "尺寸", Descent: "下降", Network: "网络", Weights: "权重", Machine: "机器", Command: "命令",
+  Picture: "图片", Size: "尺寸", Descent: "下降", Network: "网络", Weights: "权重", Machine: "机器", Command: "命令", More: "其他",
 };
 
 /** A group of options, in the language spoken. */
