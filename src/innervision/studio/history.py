@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import bisect
 import json
 import math
 import secrets
@@ -68,7 +69,8 @@ class History:
     def since(self, number: int) -> list[Event]:
         """Return the events after a number, oldest first."""
         with self._lock:
-            return [event for event in self._events if event.number > number]
+            first = bisect.bisect_right(self._events, number, key=lambda event: event.number)
+            return self._events[first:]
 
     @property
     def listeners(self) -> int:
