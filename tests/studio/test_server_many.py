@@ -106,7 +106,7 @@ def test_the_command_serves_until_it_is_interrupted(tmp_path: Path, guest: str) 
         assert httpx.get(f"{address}api/state").status_code == 401
         answer = httpx.get(f"{address}api/state", headers={"Authorization": "Bearer secret-enough"})
         assert [one["id"] for one in answer.json()["networks"]] == [NET]
-        path = f"{address}api/unit/{NET}/stem/0/excite?size=384&steps=1024"
+        path = f"{address}api/unit/{NET}/stem/0/excite?size=128&steps=1024"
         with httpx.stream(
             "GET", path, headers={"Authorization": "Bearer secret-enough"}, timeout=30
         ) as stream:

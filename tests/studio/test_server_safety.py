@@ -249,10 +249,9 @@ def test_names_are_for_people_alone(studio: Any, name: str) -> None:
 
 
 HOSTILE = [
-    "x", "..", "%2e%2e", "%00", "NaN", "Infinity", "-1", "1e400", "9" * 400, "🐱", "'; drop", "<script>",
-    "%ED%A0%80", "guest.py-build", "sample-chelsea", "sample-..", "a~b~32",
-    "guest.py-build~sample-chelsea~32",
-    "guest.py-build~sample-chelsea~9999", "stem", "block.right", "{}", "[]", "%7B%7D", "null", "a" * 3000,
+    "..", "%2e%2e", "%00", "NaN", "-1", "9" * 400, "🐱", "'; drop", "<script>", "%ED%A0%80", "guest.py-build",
+    "sample-chelsea", "a~b~32", "guest.py-build~sample-chelsea~32", "guest.py-build~sample-chelsea~9999",
+    "stem", "%7B%7D", "a" * 3000,
 ]  # fmt: skip
 
 
