@@ -148,6 +148,23 @@ def test_another_address_needs_a_token(tmp_path: Path) -> None:
         security.check(Settings(token="a b; c", runs=tmp_path))
 
 
+def test_names_under_which_an_open_address_answers(tmp_path: Path) -> None:
+    settings = Settings(host="0.0.0.0", token="long-enough-1", runs=tmp_path)
+    guard = security.Guard(lambda *_: None, settings)  # pyright: ignore[reportArgumentType]
+    scope = {"server": ("192.168.1.7", 8765)}
+    for host in ("192.168.1.7:8765", "localhost:8765", "127.0.0.1:8765", "[::1]:8765"):
+        assert guard.is_ours(host, scope), host
+    for host in (
+        "evil.example:8765",
+        "192.168.1.8:8765",
+        "192.168.1.7",
+        "192.168.1.7:80",
+        "0.0.0.0:8765",
+        ":8765",
+    ):
+        assert not guard.is_ours(host, scope), "only figures that were asked, for names can be rebound"
+
+
 def test_the_page_and_its_files_and_nothing_else(studio: Any) -> None:
     assert "<title>studio</title>" in studio.get("/").text
     script = studio.get("/assets/app-1a2b.js")
