@@ -118,6 +118,7 @@ def test_a_newcomer_dreams_and_goes_on_from_there(page: Any, workshop: str, tmp_
     page.wait_for_selector("main ul a:has-text('Dream')")
 
 
+@pytest.mark.slow
 def test_what_a_command_refuses_is_told_in_its_words(page: Any, workshop: str) -> None:
     dream(page, workshop, layers="nowhere")
     page.get_by_role("button", name="Dream", exact=True).click()
@@ -231,6 +232,7 @@ def test_an_index_shows_what_excites_a_unit_most(page: Any, workshop: str) -> No
     drawn(page, ".top img")
 
 
+@pytest.mark.slow
 def test_a_units_page_is_a_link(page: Any, workshop: str) -> None:
     page.goto(f"{workshop}#/unit/guest.py-build/block.bend/2?picture=sample-chelsea&size=64")
     drawn(page, ".figures img")
@@ -262,7 +264,9 @@ PAGES = {
 
 
 @pytest.mark.skipif(not AXE.is_file(), reason="axe-core is not installed: npm ci in web/")
-@pytest.mark.parametrize("name", PAGES)
+@pytest.mark.parametrize(
+    "name", [name if name == "paint" else pytest.param(name, marks=pytest.mark.slow) for name in PAGES]
+)
 def test_every_page_fits_and_axe_finds_nothing_serious(page: Any, workshop: str, name: str) -> None:
     page.goto(workshop + PAGES[name])
     page.wait_for_selector("h1")
