@@ -18,6 +18,7 @@ export interface Seen {
 export const CELL = 64; // the most pixels a map's side has in a sprite
 const USUAL = 224;
 const LIVE = 64;
+const TOGETHER = 50; // milliseconds within which what comes is shown at once
 
 let counter = 0;
 
@@ -45,6 +46,9 @@ export class Pane {
   #abort: AbortController | null = null;
   #wanted = new Set<string>(); // layers in sight, whose sprites are worth a request
   #asked = new Set<string>(); // those asked for under the present key
+  #coming = 0; // answers that are on their way
+  #here: [string, Seen][] = []; // come, and not shown yet
+  #soon: ReturnType<typeof setTimeout> | undefined;
 
   constructor(from?: Pane) {
     if (!from) return;
@@ -166,12 +170,26 @@ export class Pane {
     const layer = look?.layers.find((layer) => layer.name === name);
     if (!look || !layer || this.live || this.#asked.has(name)) return;
     this.#asked.add(name);
+    this.#coming++;
     try {
       const found = await sprite(look.key, name, CELL, signal);
-      if (this.look === look) this.seen.set(name, { key: look.key, layer, sprite: found });
+      this.#here.push([name, { key: look.key, layer, sprite: found }]);
     } catch (error) {
       if (this.look === look) this.#asked.delete(name);
       if (!signal?.aborted) throw error;
+    } finally {
+      this.#coming--;
+      if (!this.#coming) this.#show();
+      else this.#soon ??= setTimeout(() => this.#show(), TOGETHER);
+    }
+  }
+
+  /** Show what has come, together: each time that anything changes the whole page is painted anew. */
+  #show(): void {
+    clearTimeout(this.#soon);
+    this.#soon = undefined;
+    for (const [name, seen] of this.#here.splice(0)) {
+      if (seen.key === this.look?.key && !this.live) this.seen.set(name, seen);
     }
   }
 
