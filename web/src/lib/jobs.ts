@@ -161,14 +161,14 @@ export function differs(option: Option, value: Value | undefined, chosen?: Prese
   return !same(read(option, value!), usual(option, chosen));
 }
 
-/** What of a form is sent: only what differs from what would hold anyway, and what is needed. */
+/** What of a form is sent: only what differs from what would hold anyway. */
 export function changed(command: Command, values: Values): Values {
   const chosen = preset(command, values);
   const sent: Values = {};
   for (const option of command.options) {
     const value = values[option.name];
     if (empty(value)) continue;
-    if (option.required || differs(option, value, chosen)) sent[option.name] = read(option, value!);
+    if (differs(option, value, chosen)) sent[option.name] = read(option, value!);
   }
   return sent;
 }
