@@ -143,6 +143,12 @@ export function paint(
   }
 }
 
+/** Give a canvas its size where it has another: to set it is to make its store anew. */
+export function sized(canvas: HTMLCanvasElement, width: number, height: number): void {
+  if (canvas.width !== width) canvas.width = width;
+  if (canvas.height !== height) canvas.height = height;
+}
+
 export interface Atlas {
   canvas: HTMLCanvasElement;
   columns: number;
@@ -158,8 +164,7 @@ export function atlas(
 ): Atlas {
   const columns = Math.max(1, Math.ceil(Math.sqrt((channels.length * sprite.h) / sprite.w)));
   const rows = Math.max(1, Math.ceil(channels.length / columns));
-  canvas.width = columns * sprite.w;
-  canvas.height = rows * sprite.h;
+  sized(canvas, columns * sprite.w, rows * sprite.h);
   const context = canvas.getContext("2d");
   if (context && channels.length) {
     const image = context.createImageData(canvas.width, canvas.height);
@@ -177,8 +182,7 @@ export function drawPlain(
   tone: Tone,
   channel: number,
 ): void {
-  canvas.width = map.w;
-  canvas.height = map.h;
+  sized(canvas, map.w, map.h);
   const context = canvas.getContext("2d");
   if (!context) return;
   const image = context.createImageData(map.w, map.h);
