@@ -220,7 +220,7 @@ def test_what_is_no_picture_within_bounds_is_refused(studio: Any, data: bytes, s
 
 
 def test_reading_stops_at_the_limit(studio: Any, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("innervision.studio.api.MOST_BYTES", 3000)
+    monkeypatch.setattr("innervision.studio.api_pictures.MOST_BYTES", 3000)
     sent = 0
 
     def parts() -> Iterator[bytes]:
