@@ -39,6 +39,8 @@ from typing import Any
 from PIL import Image
 from playwright.sync_api import Browser, Page, sync_playwright
 
+from standings import machine
+
 ROOT = Path(__file__).parents[1]
 SAMPLES = ROOT / "src/innervision/samples"
 FLAGS = (
@@ -74,6 +76,7 @@ def main() -> None:
     parser.add_argument("--repeats", type=int, default=20)
     parser.add_argument("--chromium", default=shutil.which("chromium") or "chromium")
     asked = parser.parse_args()
+    load = os.getloadavg()[0]  # above about 0.2 the machine has other things to do
     with served(asked.net) as (address, pid), sync_playwright() as playwright:
         browser = playwright.chromium.launch(executable_path=asked.chromium, args=FLAGS)
         opened(browser, address).context.close()  # the network is read from disk once, before all else
@@ -83,7 +86,8 @@ def main() -> None:
             camera(browser, address),
             *memory(browser, address, asked.pictures, pid),
         ]
-        print(f"Chromium {browser.version}, {asked.net}, {os.cpu_count()} cores, n = {asked.repeats}\n")
+        print(f"{time.strftime('%Y-%m-%d %H:%M')}; {machine()}; load {load:.1f} before;")
+        print(f"Chromium {browser.version}; {asked.net}; n = {asked.repeats}.\n")
         browser.close()
     print("| what | measured | bar | holds |\n|---|---|---|---|")
     for what, measured, bar, holds in rows:
