@@ -27,6 +27,7 @@ import signal
 import statistics
 import subprocess
 import sys
+import tempfile
 import time
 import urllib.parse
 import urllib.request
@@ -100,18 +101,19 @@ Row = tuple[str, str, str, bool]
 @contextmanager
 def served(net: str) -> Iterator[tuple[str, int]]:
     command = [sys.executable, "-m", "innervision", "studio", "--port", "0", "--no-browser", "--net", net]
-    process = subprocess.Popen(
-        command, stdout=subprocess.PIPE, text=True, env=os.environ | {"PYTHONUNBUFFERED": "1"}
-    )
-    assert process.stdout is not None
-    try:
-        found = re.search(r"http://\S+", process.stdout.readline())
-        if found is None:
-            sys.exit("the studio did not start")
-        yield found.group(), process.pid
-    finally:
-        process.send_signal(signal.SIGINT)
-        process.wait(20)
+    environment = os.environ | {"PYTHONUNBUFFERED": "1"}
+    with tempfile.TemporaryDirectory() as runs:  # the pictures that are sent lie there
+        command += ["--runs", runs]
+        process = subprocess.Popen(command, stdout=subprocess.PIPE, text=True, env=environment)
+        assert process.stdout is not None
+        try:
+            found = re.search(r"http://\S+", process.stdout.readline())
+            if found is None:
+                sys.exit("the studio did not start")
+            yield found.group(), process.pid
+        finally:
+            process.send_signal(signal.SIGINT)
+            process.wait(20)
 
 
 def opened(browser: Browser, address: str, side: int | None = None) -> Page:

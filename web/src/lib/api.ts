@@ -158,6 +158,9 @@ export function address(...parts: (string | number)[]): string {
   return [BASE, ...parts.map((part) => encodeURIComponent(String(part)))].join("/");
 }
 
+/** The side of the shelf's pictures: asked for again at this size they come from the browser's cache. */
+export const THUMB = 160;
+
 export function pictureUrl(id: Id, side: number): string {
   return `${address("pictures", id)}?side=${Math.round(side)}`;
 }
