@@ -11,7 +11,7 @@ import FilmStrip from "../src/components/FilmStrip.svelte";
 import JobBar from "../src/components/JobBar.svelte";
 import { ago } from "../src/components/time";
 import { speech } from "../src/lib/i18n.svelte";
-import { Watch } from "../src/lib/job.svelte";
+import { jobs, Watch } from "../src/lib/job.svelte";
 import type { Command, Job } from "../src/lib/jobs";
 
 let mounted: Record<string, unknown>[] = [];
@@ -170,6 +170,15 @@ describe("a job's bar", () => {
     expect(button("Stop")).toBeDefined();
     expect(one("[role=progressbar]").getAttribute("aria-valuenow")).toBe("25");
     expect(host.textContent).toContain("5 of 20");
+  });
+  it("says that the server is away, for as long as it is", async () => {
+    bar({ step: 5, of: 20 });
+    jobs.error = "The studio's server does not answer.";
+    await tick();
+    expect(host.textContent).toContain("does not answer");
+    jobs.error = "";
+    await tick();
+    expect(host.textContent).not.toContain("does not answer");
   });
   it("offers to resume what was stopped", () => {
     bar({ state: "stopped", resumable: true, resume: "on" });
