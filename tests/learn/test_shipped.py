@@ -55,6 +55,6 @@ def test_the_digits_are_read_as_well_as_the_card_says() -> None:
 
 @needs_shared
 def test_the_things_are_told_apart_as_well_as_the_card_says() -> None:
-    """A thousand pictures of ten, for time's sake: four standard errors of the card's accuracy, 3.1 points."""
+    """A thousand of ten, for time's sake: within four standard errors of the accuracy, 3.1 points."""
     stated = models.read_card(OWN / "cifar10-fast").facts["accuracy"]
     assert measured("cifar10-fast", *things()) == pytest.approx(stated, abs=0.031)
