@@ -445,7 +445,7 @@ def test_ctrl_c_keeps_the_picture_so_far(here: Path, monkeypatch: pytest.MonkeyP
 
 
 def test_wishes_are_read() -> None:
-    network = seeded(Small)
+    network = wrap(Small(), classes="abcdefgh")
     assert read_wishes("conv2:3@4,6=0.5,relu1,class:7=2", network) == [
         (Target("conv2", 3, (4, 6)), 0.5),
         (Target("relu1"), 1.0),

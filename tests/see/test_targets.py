@@ -16,6 +16,7 @@ from torch import Tensor, nn
 from innervision import saved
 from innervision.cli import cli
 from innervision.cli.dream import read_wishes
+from innervision.cli.excite import several
 from innervision.errors import Invalid
 from innervision.files import sha256
 from innervision.nets import build, imagenet
@@ -211,6 +212,30 @@ def test_a_dream_climbs_what_lies_along_a_direction() -> None:
         wished(network, [(asked, 1.0)], guide=image)
     with pytest.raises(Invalid, match="holds 6 numbers"):
         wished(network, [(Direction("2", torch.ones(5)), 1.0)])(network.features(image, ("2",)), image)
+
+
+# A network that ends in features
+
+
+@pytest.mark.parametrize("text", ["class:1", "class:tabby", " class:9999"])
+def test_a_base_has_no_classes(text: str) -> None:
+    base = wrap(nn.Sequential(nn.Conv2d(3, 8, 3), nn.ReLU(), nn.MaxPool2d(2)), name="base")
+    for read in (target, lambda text, network: unit(text, network, 16), read_wishes):
+        with pytest.raises(Invalid, match=r"^base ends in features and has no classes: give LAYER:CHANN"):
+            read(text, base)
+    with pytest.raises(Invalid, match=r"^base ends in features"):
+        several("class:0-3", base, 16)
+    assert target("2:1", base) == Target("2", 1)
+
+
+def test_a_guest_without_names_of_classes_is_looked_at_once_for_many() -> None:
+    looked: list[object] = []
+    network = small()
+    network.module.register_forward_hook(lambda *_: looked.append(None))
+    assert several("class:0-4", network, 16) == [Target(None, n) for n in range(5)]
+    assert len(looked) == 1
+    large = wrap(nn.Sequential(nn.Flatten(), nn.Linear(3 * 16 * 16, 4)), name="of one size")
+    assert target("class:3", large) == Target(None, 3)  # 224 pixels a side do not fit: it cannot be asked
 
 
 # From the command line

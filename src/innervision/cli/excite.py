@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -152,7 +153,8 @@ def several(text: str, network: Network, side: int) -> list[Target]:
         if last and int(last) < int(first):
             raise Invalid(f"the range {part} runs backwards: write {last}-{first}")
         numbers += range(int(first), int(last or first) + 1)
-    return [target(f"{layer}:{number}{place}", network) for number in numbers]
+    first = target(f"{layer}:{numbers[0]}{place}", network)
+    return [replace(first, channel=number) for number in numbers]
 
 
 def usual(network: Network) -> list[Target]:

@@ -67,7 +67,8 @@ class Target:
 def target(text: str, network: Network) -> Target:
     """Read a target: "class:207", "class:tabby", "relu5_3", "relu5_3:17" or "relu5_3:17@4,6" (row, column).
 
-    Raises Invalid for another form, and for a layer or class that the network does not have, with near names.
+    Raises Invalid for another form, for a layer or class that the network does not have, with near names, and
+    for a class of a network that ends in features.
     """
     text = text.strip()
     if text.startswith("class:") and re.search("[^0-9@,]", text.removeprefix("class:")):
@@ -83,9 +84,30 @@ def target(text: str, network: Network) -> Target:
     if found["layer"] == "class":
         if channel is None or place is not None:
             raise Invalid(f"{text!r} is no class: give class:N, N from 0")
+        check_classes(network)
         return Target(None, channel)
     network.check((found["layer"],))
     return Target(found["layer"], channel, place)
+
+
+def check_classes(network: Network) -> None:
+    """Raise Invalid where a network ends in features, whose channels would pass for classes.
+
+    What names no classes is shown a grey picture: one score a class, (n, classes), is a classifier's answer.
+    """
+    if network.classes:
+        return
+    side = network.input_size or 224
+    try:
+        with torch.no_grad():
+            answer: object = network(torch.full((1, 3, side, side), 0.5, device=network.device))
+    except Exception:  # a guest may want another size, and raise anything: it is told when it looks
+        return
+    if isinstance(answer, Tensor) and answer.ndim > 2:
+        raise Invalid(
+            f"{network.name} ends in features and has no classes: give LAYER:CHANNEL, or name a network with "
+            "a classifier, such as --net efficientnet_lite0 or --net cifar10-fast"
+        )
 
 
 def class_named(name: str, network: Network) -> int:
@@ -96,6 +118,7 @@ def class_named(name: str, network: Network) -> int:
     """
     wanted, names = name.strip(), network.classes
     if not names:
+        check_classes(network)
         raise Invalid(f"{network.name} knows no names of classes: give class:N, N from 0")
     if wanted in names:
         return names.index(wanted)
