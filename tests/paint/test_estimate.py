@@ -108,7 +108,7 @@ def spawn(*args: str) -> bytes:
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="peak memory is not told")
-@pytest.mark.parametrize("net", ["vgg19", "wide"])
+@pytest.mark.parametrize("net", ["vgg19", pytest.param("wide", marks=pytest.mark.slow)])
 def test_memory_is_that_of_a_real_run(
     net: str, wide: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -60,7 +60,7 @@ def test_no_request_ends_in_an_error_of_the_server(client: Any) -> None:
         named = [p["name"] for p in parameters if p["in"] == "path"]
         asked = [p["name"] for p in parameters if p["in"] == "query"]
         bodies = BODIES if method == "POST" else (b"",)
-        for number in range(max(len(TEXTS), len(bodies))):
+        for number in range(0, max(len(TEXTS), len(bodies)), 1 if bodies is BODIES else 3):
             texts = islice(TEXTS * 4, number, None)  # another for each parameter
             url = path.format(**{name: quote(next(texts), safe="") for name in named})
             query = {name: next(texts) for name in asked}
