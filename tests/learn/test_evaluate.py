@@ -170,8 +170,8 @@ def test_grey_pictures_for_a_network_of_colours_and_the_other_way_round() -> Non
 
 def test_what_is_no_classifier_or_too_small_a_picture_is_refused() -> None:
     maps = network.wrap(nn.Conv2d(3, 2, 3))
-    with pytest.raises(Invalid, match=r"no classifier: it answers \(4, 2, 6, 6\), not \(n, classes\)"):
-        logits(maps, data(4))
+    with pytest.raises(Invalid, match=r"no classifier: it answers \(1, 2, 6, 6\), not \(n, classes\)"):
+        logits(maps, data(4))  # one picture is asked for before all
     deep = network.wrap(nn.Sequential(nn.MaxPool2d(16), nn.Flatten(), nn.Linear(3, 2)))
     with pytest.raises(Invalid, match="cannot take pictures of 8x8"):
         logits(deep, data(4))
@@ -258,6 +258,17 @@ def test_a_network_without_names_must_have_as_many_classes(elsewhere: Path) -> N
     found = command("--net", "own.py:colours", "--data", "photos", "--json")
     assert found.exit_code == 2
     assert "tells 3 classes apart, the data has 2: a, b" in found.stderr
+
+
+@pytest.mark.parametrize("args", [("evaluate", "--data", "nowhere"), ("predict", "nowhere.png")])
+def test_a_base_is_refused_before_anything_is_read(elsewhere: Path, args: tuple[str, ...]) -> None:
+    Path("own.py").write_text(NET + "def base():\n    return colours()[:4]\n")
+    found = CliRunner().invoke(cli, [*args, "--net", "own.py:base", "--device", "cpu"])
+    assert found.exit_code == 2
+    assert found.stderr == (
+        "innervision: own.py:base ends in features and has no classes: name a network with a classifier, "
+        "such as --net efficientnet_lite0 or --net cifar10-fast\n"
+    )
 
 
 def test_a_damaged_picture_is_refused_or_skipped_as_asked(elsewhere: Path) -> None:

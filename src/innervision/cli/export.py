@@ -7,8 +7,8 @@ from typing import Any
 
 import click
 
-from innervision.cli.seeing import leave_card, telling, telling_options
-from innervision.cli.using import classifier_options, open_classifier
+from innervision.cli.seeing import leave_card, open_network, telling, telling_options
+from innervision.cli.using import classifier_options
 
 
 @click.command()
@@ -55,7 +55,7 @@ def export(
 
     suffixes = {suffix: name for name, suffix in FORMATS.items()}
     kind = to or (suffixes.get(output.suffix.lower()) if output else None) or "onnx"
-    network, _ = open_classifier(chosen)
+    network = open_network(chosen)
     where = output or Path(f"{Path(chosen['net']).name.partition(':')[0]}{FORMATS[kind]}")
     with telling(quiet=quiet, as_json=as_json) as told:
         made = write(network, where, to=kind, input=input_, size=size)

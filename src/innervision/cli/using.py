@@ -62,9 +62,16 @@ def machine_options(command: Callable[..., Any]) -> Callable[..., Any]:
 
 
 def open_classifier(chosen: Mapping[str, Any]) -> tuple[Network, float | None]:
-    """Return the network that a command names, and the temperature found in its training, if any."""
+    """Return the network that a command names, and the temperature found in its training, if any.
+
+    Raises Invalid for one that ends in features: before data are read, and long before they are seen through.
+    """
+    from innervision.see.target import check_classes
+
     chosen = {**chosen, "net": chosen["net"] or usual()}
-    return open_network(chosen), temperature_of(chosen)
+    network = open_network(chosen)
+    check_classes(network, otherwise="")
+    return network, temperature_of(chosen)
 
 
 def temperature_of(chosen: Mapping[str, Any]) -> float | None:

@@ -39,6 +39,9 @@ def batches(network: Network, data: DataSet, *, views: int = 1, batch: int = 500
         )
     if batch < 1 or not len(data.images):
         raise Invalid(f"{len(data.images)} pictures in batches of {batch}: both must be at least 1")
+    if not network.classes:  # one picture first: what is no classifier may need much memory for a batch
+        with torch.no_grad():
+            _scores(network, ready(network, data.images[:1]))
     for start in range(0, len(data.images), batch):
         with torch.no_grad():  # not around the yield, where it would bind the caller too
             found = viewed(network, ready(network, data.images[start : start + batch]), views).float().cpu()

@@ -90,10 +90,11 @@ def target(text: str, network: Network) -> Target:
     return Target(found["layer"], channel, place)
 
 
-def check_classes(network: Network) -> None:
+def check_classes(network: Network, *, otherwise: str = "give LAYER:CHANNEL, or ") -> None:
     """Raise Invalid where a network ends in features, whose channels would pass for classes.
 
     What names no classes is shown a grey picture: one score a class, (n, classes), is a classifier's answer.
+    otherwise: what else can be asked of the network.
     """
     if network.classes:
         return
@@ -105,8 +106,8 @@ def check_classes(network: Network) -> None:
         return
     if isinstance(answer, Tensor) and answer.ndim > 2:
         raise Invalid(
-            f"{network.name} ends in features and has no classes: give LAYER:CHANNEL, or name a network with "
-            "a classifier, such as --net efficientnet_lite0 or --net cifar10-fast"
+            f"{network.name} ends in features and has no classes: {otherwise}name a network with a "
+            "classifier, such as --net efficientnet_lite0 or --net cifar10-fast"
         )
 
 
