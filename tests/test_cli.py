@@ -267,6 +267,9 @@ def test_a_dry_run_paints_nothing() -> None:
     assert found.exit_code == 0, found.output
     assert "2 evaluations: 64x48 x 2" in found.stdout
     assert not Path("out.png").exists()
+    assert run("stylize", "content.png", "style.png", *SMALL, "--dry-run").exit_code == 0  # to nowhere yet
+    for name in ("out.gif", "out.xyz"):  # what the run would refuse
+        refused(stylize("-o", name, "--dry-run"), f"'{Path(name).suffix}' is none of")
 
 
 @pytest.mark.parametrize("name", ["same", "black"])
@@ -426,6 +429,21 @@ def test_weights_of_another_net_and_corrupted_ones() -> None:
     assert "vgg19-8bit, for vgg19" in run("weights", "inspect", "vgg19-8bit").stdout
 
 
+@pytest.mark.parametrize(
+    ("pictures", "said"),
+    [
+        (("nope.png", "style.png"), "innervision: no file 'nope.png': check its name and folder"),
+        (("nope.png", "neither.png"), "innervision: no file 'nope.png': check its name and folder"),
+        (("content.png", "nope.png"), "innervision: no file 'nope.png': check its name and folder"),
+        (("sample:chelsy", "style.png"), "innervision: no sample picture 'chelsy'"),
+        (("content.png", "style.png"), "Error: say where to write the picture: -o painted.png"),
+    ],
+)
+def test_the_first_mistake_is_told_first(pictures: tuple[str, ...], said: str) -> None:
+    found = run("stylize", *pictures, *SMALL)
+    assert found.exit_code == 2 and found.stderr.splitlines()[-1].startswith(said)
+
+
 def test_an_output_that_cannot_be_written_shows_before_the_work(monkeypatch: pytest.MonkeyPatch) -> None:
     refused(stylize("-o", "out.xyz"), "'.xyz' is none of")
     Path("folder.png").mkdir()
@@ -574,6 +592,12 @@ def test_memory_that_runs_out_at_the_last_size(
 def test_two_runs_into_one_folder() -> None:
     args = ("stylize", "content.png", "style.png", "-o", "out.png", *SMALL[:-1], "--run", "r")
     assert run(*args).exit_code == 0
+    found = run("stylize", "--resume", "r")
+    assert (found.exit_code, found.stderr) == (0, f"already done: {Path('out.png').absolute()}\n")
+    event = json.loads(run("stylize", "--resume", "r", "--json").stdout)
+    assert (event["status"], event["sha256"]) == ("done", sha256("out.png"))
+    assert run("stylize", "--resume", "r", "--steps", "9").exit_code == 2  # that is more than was done
+    assert run("stylize", "--resume", "r", "-o", "other.png").exit_code == 2
     Path("out.png").unlink()
     refused(run(*args), "holds a run already")
     refused(run("stylize", "--resume", "r"), "is done")

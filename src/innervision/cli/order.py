@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from innervision.errors import RunUnusable
+from innervision.errors import Invalid, RunUnusable
 from innervision.paint.recipes import Options, Recipe, start_file
 
 if TYPE_CHECKING:
@@ -73,6 +73,27 @@ class Seen:
     start: images.Picture | None
     inputs: tuple[Input, ...]
     stdin: bytes | None
+
+
+def there(sources: tuple[str, ...]) -> None:
+    """Raise Invalid for the first picture that is named and is not there."""
+    from innervision import samples
+
+    for source in sources:
+        if source.startswith("sample:"):
+            samples.path(source.removeprefix("sample:"))
+        elif source not in ("-", "blank") and _missing(Path(source)):
+            raise Invalid(f"no file '{Path(source)}': check its name and folder")
+
+
+def _missing(path: Path) -> bool:
+    try:
+        path.stat()
+    except FileNotFoundError:
+        return True
+    except (OSError, ValueError):  # whatever else is wrong is told when it is read
+        pass
+    return False
 
 
 def look(order: Order, limit: int, folder: Path | None) -> Seen:

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from innervision.cli.options import Grouped, given, recipe_options
-from innervision.cli.order import Order, Seen, absolute, again, describe, look
+from innervision.cli.order import Order, Seen, absolute, again, describe, look, there
 from innervision.cli.tables import paragraph
 from innervision.paint.recipes import PRESETS, Recipe, recipe
 
@@ -71,21 +71,26 @@ def stylize(
         raise click.UsageError("--resume takes pictures, preset and folder from the run: leave them out")
     if resume is None and (content is None or not styles):
         raise click.UsageError("name a CONTENT picture and at least one STYLE picture")
+    if content is not None:
+        there((content, *styles))  # the first mistake first, and before anything heavy is imported
     from innervision import images, record
 
     if resume is not None:
         before = record.read_card(resume)
         order = again(before, given(ctx), output)
+        if is_done(before, order):
+            tell_done(before, resume, quiet=quiet, as_json=as_json)
+            return
     else:
         assert content is not None
         chosen = absolute(recipe(preset or "gatys", **given(ctx)))
         order = Order(preset or "gatys", (content, *styles), chosen, output or "")
     if as_json and order.output == "-":
         raise click.UsageError("--json and -o - both write to standard output: name a file")
-    if not dry_run:
-        if not order.output:
-            raise click.UsageError("say where to write the picture: -o painted.png")
+    if order.output:
         images.writable(order.output)
+    elif not dry_run:
+        raise click.UsageError("say where to write the picture: -o painted.png")
     limit = images.MAX_PIXELS if max_pixels is None else max_pixels
     where = resume or folder or record.new_folder("stylize")
     with contextlib.ExitStack() as open_things:
@@ -110,6 +115,22 @@ def stylize(
         told = open_things.enter_context(listener(quiet=quiet, as_json=as_json))
         if not paint(painting, run, order.output, told, checkpoints=checkpoints):
             ctx.exit(130)
+
+
+def is_done(before: RunCard, order: Order) -> bool:
+    """Tell whether a run has come to its end, its picture lies where it was ordered, and no more is asked."""
+    more = before.differences(replace(before, options=asdict(order.recipe)))
+    written = before.output in (order.output, str(Path(order.output).absolute()))
+    return before.status == "done" and written and Path(before.output).is_file() and not more
+
+
+def tell_done(before: RunCard, folder: Path, *, quiet: bool, as_json: bool) -> None:
+    """Say that nothing is left to do."""
+    if as_json:
+        result = {} if before.result is None else asdict(before.result)
+        click.echo(json.dumps({"event": "result", "status": "done", **result, "run": str(folder)}))
+    elif not quiet:
+        click.echo(f"already done: {before.output}", err=True)
 
 
 def sit_down(order: Order, seen: Seen, card: RunCard, saved: dict[str, Any] | None) -> Painting:
