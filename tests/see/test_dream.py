@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
+from datetime import datetime
 from pathlib import Path
 
 import numpy as np
@@ -17,6 +18,7 @@ from torch import Tensor, nn
 from innervision.cli import cli
 from innervision.cli.dream import read_wishes
 from innervision.errors import Diverged, Invalid
+from innervision.machine import choose_device
 from innervision.network import Network, wrap
 from innervision.see.dream import Octaves, dream, film, stride, tiled_gradient, zoomed
 from innervision.see.movie import Movie
@@ -400,6 +402,23 @@ def test_the_command_writes_a_picture_and_its_card(here: Path) -> None:
     assert opened("photo-dream.png").shape == (48, 64, 3)
     card = json.loads((here / "photo-dream.png.run.json").read_text())
     assert card["options"]["layers"] == "relu2=2,conv1:3=1" and card["inputs"][0]["role"] == "picture"
+
+
+def test_the_card_says_when_the_command_began_and_what_it_ran_on(
+    here: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    class Clock:
+        @staticmethod
+        def now() -> datetime:
+            return datetime(2001, 2, 3, 4, 5, 6)
+
+    monkeypatch.setattr("innervision.cli.datetime", Clock)  # read as a command begins, and never again
+    words = ("photo.png", "--net", "mine.py:build", "--layers", "relu1", "--steps", "1", "--octaves", "1")
+    result = CliRunner().invoke(cli, ["dream", *words])
+    assert result.exit_code == 0, result.output
+    card = json.loads((here / "photo-dream.png.run.json").read_text())
+    assert card["started"].startswith("2001-02-03T04:05:06")
+    assert card["options"]["device"] == "auto" and card["machine"]["device"] == str(choose_device("auto"))
 
 
 def test_the_command_makes_a_film_of_files(here: Path) -> None:

@@ -6,6 +6,7 @@ import importlib
 import os
 import sys
 from collections.abc import Mapping
+from datetime import datetime
 from gettext import gettext
 from types import MappingProxyType
 from typing import Any, NoReturn
@@ -15,7 +16,10 @@ import click
 from innervision import __version__
 from innervision.errors import InnervisionError, OutOfMemory, out_of_memory
 
-__all__ = ["COMMANDS", "cli", "main"]
+__all__ = ["COMMANDS", "STARTED", "cli", "main"]
+
+STARTED = "innervision.started"
+"""Where the context of a command keeps when it began, for the card of the run."""
 
 COMMANDS: Mapping[str, tuple[str, str]] = MappingProxyType(
     {  # name -> where it lives, and its line in the list: so that the list loads none of them
@@ -107,6 +111,7 @@ def _of_a_network(error: Exception) -> str | None:
 @click.pass_context
 def cli(ctx: click.Context, debug: bool) -> None:
     """Train a convolutional network, look inside it, and paint with what it sees."""
+    ctx.meta[STARTED] = datetime.now().astimezone()
     ctx.params["debug"] = debug or os.environ.get("INNERVISION_DEBUG", "") not in ("", "0")
 
 

@@ -9,11 +9,13 @@ import sys
 import time
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import asdict
+from datetime import datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
 
+from innervision.cli import STARTED
 from innervision.cli.options import Several
 from innervision.cli.order import machine, versions
 
@@ -150,6 +152,13 @@ def telling(*, quiet: bool, as_json: bool) -> Iterator[Telling]:
         yield Telling("bar", bar)
 
 
+def began() -> datetime:
+    """Return when the command at work began; now, where none is."""
+    now = datetime.now().astimezone()
+    context = click.get_current_context(silent=True)
+    return now if context is None else context.meta.get(STARTED, now)
+
+
 def leave_card(
     command: str, output: str | Path, chosen: Mapping[str, Any], sources: Mapping[str, str], *, seed: int = 0
 ) -> Path | None:
@@ -164,6 +173,7 @@ def leave_card(
 
     from innervision import samples
     from innervision.files import atomic, sha256
+    from innervision.machine import choose_device
     from innervision.record import Input, RunCard
 
     inputs: list[Input] = []
@@ -180,7 +190,8 @@ def leave_card(
         inputs=tuple(inputs),
         output=str(Path(output).absolute()),
         versions=versions(),
-        machine=machine(threads=torch.get_num_threads(), device=chosen.get("device", "cpu")),
+        machine=machine(threads=torch.get_num_threads(), device=choose_device(chosen.get("device", "cpu"))),
+        started=began().isoformat(timespec="seconds"),
         status="done",
     )
     where = Path(output)
