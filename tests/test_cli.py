@@ -662,6 +662,7 @@ def test_an_interrupted_run_goes_on_bit_for_bit() -> None:
     )
     went_on = run("stylize", "--resume", "cut")
     assert went_on.exit_code == 0, went_on.output
+    assert " (as before), " in went_on.stderr and "as asked" not in went_on.stderr  # nobody named a precision
     whole = run(*common, "-o", "whole.png", "--run", "whole")
     assert whole.exit_code == 0, whole.output
     assert Path("cut.png").read_bytes() == Path("whole.png").read_bytes()

@@ -45,7 +45,9 @@ def introduce(painting: Painting) -> list[str]:
     network = painting.network
     dtype = str(network.dtype).removeprefix("torch.")
     chip = "GPU" if network.device.type == "cuda" else "processor"
-    if recipe.precision != "auto":
+    if painting.latest is not None:
+        why = "as before"  # a run that is gone on with, whose recipe now names what "auto" had been
+    elif recipe.precision != "auto":
         why = "as asked"
     else:
         why = f"this {chip} {'computes in it' if dtype == 'bfloat16' else 'would only emulate bfloat16'}"
