@@ -282,6 +282,21 @@ def test_what_is_no_painting_s_checkpoint_is_refused(paint: Paint):
         paint(resume=frame.checkpoint())
 
 
+def test_it_tells_its_sizes_steps_and_network(paint: Paint, picture: Draw):
+    painting = paint(picture(24, 32, 1), picture(24, 32, 2), stages=((16, 2), (32, 3)))
+    net = painting.recipe.net
+    assert repr(painting) == f"Painting(16x12 x 2, 32x24 x 3; 0 of 5 steps done, {net})"
+    next(painting)
+    assert repr(painting) == f"Painting(16x12 x 2, 32x24 x 3; 1 of 5 steps done, {net})"
+    assert repr(paint(picture(24, 32, 1), color="transfer-only")) == "Painting(32x24, colours alone)"
+
+
+def test_a_tab_completes_what_is_public():
+    names = [name for name in dir(innervision) if not name.startswith("_")]
+    assert names == ["PRESETS", "Network", "Painting", "Recipe", "load", "read", "stylize", "wrap"]
+    assert all(hasattr(innervision, name) for name in names)
+
+
 def test_the_best_is_the_lowest_of_the_last_size(paint: Paint):
     painting = paint(optimiser="adam", learning_rate=60.0, stages=((16, 8), (32, 2)))
     frames = list(painting)

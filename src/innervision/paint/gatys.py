@@ -82,6 +82,14 @@ class Painting(Iterator[Frame]):
             self._restore(resume)
         self._frames = self._paint(resume)
 
+    def __repr__(self) -> str:
+        (h, w), recipe = self.sitting.size, self.recipe
+        if recipe.color == "transfer-only":
+            return f"Painting({w}x{h}, colours alone)"
+        sizes = ", ".join(f"{w}x{h} x {steps}" for (h, w), steps in self.sitting.stages)
+        done = 0 if self.latest is None else self.latest.count
+        return f"Painting({sizes}; {done} of {self.sitting.evaluations} steps done, {recipe.net})"
+
     @cached_property
     def network(self) -> Network:
         """The recipe's network; where colours alone are transferred, not loaded until asked for."""
