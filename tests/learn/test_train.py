@@ -349,6 +349,13 @@ def test_train_leaves_a_folder_that_other_commands_take(guest: str, folder: Path
     assert run("runs", ".").output.count("done") == 1
     refused = run("train", *small(guest, folder, "--run", "out"))
     assert refused.exit_code == 2 and "holds a run already" in refused.output
+    done = run("train", "--resume", "out")
+    assert (done.exit_code, done.output) == (0, "already done: out\n")
+    told = json.loads(run("train", "--resume", "out", "--json").stdout)
+    assert (told["status"], told["accuracy"]) == ("done", result["accuracy"])
+    for more in (("--epochs", "9"), ("--data", "elsewhere")):
+        assert run("train", "--resume", "out", *more).exit_code == 2
+    (out / "model.safetensors").unlink()
     refused = run("train", "--resume", "out")
     assert refused.exit_code == 2 and "is done" in refused.output
 

@@ -14,6 +14,7 @@ import click
 import torch
 import torch.distributed as dist
 
+from innervision import models
 from innervision.cli.progress import duration
 from innervision.cli.using import told_reading
 from innervision.errors import RunUnusable, unknown
@@ -100,20 +101,20 @@ def new_course(name: str, data: str | None, typed: Mapping[str, Any]) -> Course:
 
 
 def old_course(folder: Path, name: str | None, data: str | None, typed: Mapping[str, Any]) -> Course:
-    """Return the course of a run that is gone on with; what is typed now must say the same."""
+    """Return the course of a run that is gone on with, or is done; what is typed now must say the same."""
     card = read_card(folder)
     if card.command != "train":
         raise RunUnusable(f"'{folder}' holds a run of innervision {card.command}, not of train")
     if name is not None and name != card.preset:
         raise RunUnusable(f"the run in '{folder}' is of the recipe {card.preset}, not of {name}")
-    if card.status == "done":
-        raise RunUnusable(f"the run in '{folder}' is done: there is nothing left to go on with")
     before = {**MACHINE, **card.options, "threads": card.machine["threads"]}
     source = str(before.pop("data"))
     for key, value in typed.items():
         if value != before.get(key):
             raise RunUnusable(f"{key} is {value}, and was {before.get(key)} in '{folder}': leave it out")
     again = new_course(card.preset, data or source, before)
+    if card.status == "done" and (again.data != source or not (folder / models.WEIGHTS).is_file()):
+        raise RunUnusable(f"the run in '{folder}' is done: there is nothing left to go on with")
     return replace(again, before=card)
 
 

@@ -107,6 +107,11 @@ def train(
         if folder is not None or dry_run:
             raise click.UsageError("--resume goes on in the run's folder: leave --run and --dry-run out")
         course = old_course(resume, name, data, options)
+        if course.before is not None and course.before.status == "done":
+            result = {} if course.before.result is None else course.before.result.values
+            with telling(quiet=quiet, as_json=as_json) as told:
+                told.end(f"already done: {resume}", status="done", run=str(resume), **result)
+            return
     else:
         course = new_course(name or usual(data), data, options)
     where = resume or folder or record.new_folder("train")
