@@ -23,7 +23,7 @@ import innervision
 from innervision import images, record, weights
 from innervision.cli import COMMANDS, cli
 from innervision.cli.options import flag
-from innervision.cli.progress import Plain, clock
+from innervision.cli.progress import Plain, clock, time_left
 from innervision.errors import InnervisionError
 from innervision.files import claim, sha256
 from innervision.nets import build
@@ -138,6 +138,12 @@ def test_json_lines_end_with_the_result() -> None:
     assert [event["event"] for event in events] == ["start", "frame", "frame", "snapshot", "result"]
     assert events[-1]["sha256"] == sha256("out.png")
     assert sum(events[1]["values"].values()) == pytest.approx(events[1]["total"], rel=1e-4)
+
+
+def test_the_time_left_is_told_once_enough_is_done() -> None:
+    assert time_left(1, 100, 54.0) is time_left(50, 100, 1.0) is time_left(0, 9, 0.0) is None
+    assert time_left(3, 100, 30.0) == 970.0 and time_left(1, 2, 8.0) == 8.0
+    assert time_left(4, 4, 0.1) == 0.0
 
 
 @pytest.mark.parametrize("columns", [60, 80, 120])

@@ -18,6 +18,8 @@ if TYPE_CHECKING:
     from innervision.paint.estimate import Estimate
     from innervision.paint.gatys import Painting
 
+_ENOUGH, _SETTLED = 0.03, 2.0  # share done, and seconds, from which on the time left is told
+
 
 @runtime_checkable
 class Listener(Protocol):
@@ -96,11 +98,29 @@ def losses(frame: Frame) -> str:
     return f"total {frame.total:.4g} ({', '.join(f'{name} {value:.3g}' for name, value in parts.items())})"
 
 
-def remaining(painting: Painting, first: int, frame: Frame, seconds: float) -> float:
-    """Return the seconds still to go, a step costing as its pixels; `first` steps were done before."""
+def remaining(painting: Painting, first: int, frame: Frame, seconds: float) -> float | None:
+    """Return the seconds still to go, a step costing as its pixels; `first` steps were done before.
+
+    None while so little is done that nobody can tell (see `time_left`).
+    """
     costs = [float(h * w) for (h, w), steps in painting.sitting.stages for _ in range(steps)]
-    done = sum(costs[first : frame.count])
-    return seconds * sum(costs[frame.count : frame.steps]) / done if done else 0.0
+    done, left = sum(costs[first : frame.count]), sum(costs[frame.count : frame.steps])
+    return time_left(done, done + left, seconds)
+
+
+def time_left(done: float, of: float, seconds: float) -> float | None:
+    """Return the seconds still to go where `done` of `of` took so many; None while too little is done.
+
+    Too little is less than 3 % or 2 seconds: what is done once, at the beginning, would count for every step.
+
+    >>> time_left(1, 100, 20.0), time_left(5, 100, 1.0), time_left(5, 100, 20.0), time_left(9, 9, 0.1)
+    (None, None, 380.0, 0.0)
+    """
+    if done >= of:
+        return 0.0
+    if done < _ENOUGH * of or seconds < _SETTLED:
+        return None
+    return seconds * (of - done) / done
 
 
 def clock(seconds: float) -> str:
@@ -157,14 +177,14 @@ class Plain:
     def frame(self, painting: Painting, frame: Frame, seconds: float) -> None:
         left = self._left(painting, frame, seconds)
         if painting.snapshot_due(frame) and frame.values:  # none where colours alone were matched
-            times = f"{seconds:.0f} s, about {left:.0f} s left"
+            times = f"{seconds:.0f} s" + ("" if left is None else f", about {left:.0f} s left")
             click.echo(f"{progress(painting, frame)}; {times}", err=True)
 
     def end(self, event: dict[str, Any], text: str) -> None:
         click.echo(text, err=True)
 
-    def _left(self, painting: Painting, frame: Frame, seconds: float) -> float:
-        """Return the seconds still to go; asked for at each frame, of which the first begins the count."""
+    def _left(self, painting: Painting, frame: Frame, seconds: float) -> float | None:
+        """Return the seconds still to go, if they can be told; to be asked at each frame from the first."""
         self._first = frame.count - 1 if self._first is None else self._first
         return remaining(painting, self._first, frame, seconds)
 
@@ -191,7 +211,7 @@ class Bar(Plain):
             completed=frame.count,
             total=frame.steps,
             description=f"{w}x{h} {losses(frame)}",
-            left=f"{clock(left)} left",
+            left="" if left is None else f"{clock(left)} left",
         )
         if painting.snapshot_due(frame):
             self._say(progress(painting, frame))

@@ -113,7 +113,10 @@ class Telling:
         elif self._bar is not None and self._task is not None:
             self._bar.update(self._task, completed=done, total=of, description=text)
         elif self._kind == "plain" and (done == of or seconds - self._said > 5):
-            left = f", about {seconds / done * (of - done):.0f} s left" if 0 < done < of else ""
+            from innervision.cli.progress import time_left  # what it imports, a command's help need not
+
+            to_go = time_left(done, of, seconds)
+            left = f", about {to_go:.0f} s left" if to_go else ""
             click.echo(f"{done}/{of} {text}{left}", err=True)
             self._said = seconds
 
