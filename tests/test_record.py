@@ -17,6 +17,7 @@ from innervision import record, sheets
 from innervision.core import Frame
 from innervision.errors import InnervisionError, RunUnusable
 from innervision.record import Input, Result, RunCard
+from innervision.record.events import sizes
 
 
 class Halving:
@@ -92,6 +93,13 @@ def tiles(path: Path, reds: tuple[int, ...]) -> list[tuple[int, int, int, int]]:
 
 def counts(folder: Path, kind: str) -> list[int]:
     return [event["count"] for event in record.read_events(folder) if event["event"] == kind]
+
+
+def test_a_curve_is_marked_where_the_size_changes() -> None:
+    stages = [(1, (30, 40)), (2, (30, 40)), (3, (60, 80)), (4, (60, 80)), (5, (30, 40))]
+    events = [{"event": "frame", "count": count, "size": list(size)} for count, size in stages]
+    assert sizes(events) == {1: "40x30", 3: "80x60", 5: "40x30"}
+    assert sizes(events[:2]) == sizes([]) == {}
 
 
 def test_a_run_leaves_card_events_snapshots_curve_and_sheet(tmp_path: Path) -> None:

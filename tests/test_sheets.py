@@ -74,19 +74,18 @@ def test_long_labels_end_in_dots_and_stay_within_their_picture():
         assert below.min() >= 84 and below.max() < 84 + 60
 
 
-def drawn(letter: str, beside: str) -> bytes:
-    """The letter in the font that a sheet takes when `beside` is on it too."""
+def drawn(letter: str) -> bytes:
+    """The letter in the font of sheets."""
     page = Image.new("L", (40, 40))
-    ImageDraw.Draw(page).text((4, 4), letter, 255, sheets._font(20, beside))
+    ImageDraw.Draw(page).text((4, 4), letter, 255, sheets.font(20))
     return page.tobytes()
 
 
-@pytest.mark.parametrize(("letters", "beside"), [("aé×→½–…", "é×→"), ("azAZ09[]_…", "plain")])
-def test_no_letter_is_a_box(letters: str, beside: str):
-    # a font draws one and the same box for every letter it lacks; these two lack Chinese
-    missing = drawn("\u4e2d", beside)
-    assert missing == drawn("\u6587", beside)
-    assert all(drawn(letter, beside) != missing for letter in letters)
+def test_no_letter_is_a_box():
+    # a font draws one and the same box for every letter it lacks; this one lacks Chinese
+    missing = drawn("\u4e2d")
+    assert missing == drawn("\u6587")
+    assert all(drawn(letter) != missing for letter in "aé×→½–…zAZ09[]_")
 
 
 def test_title_and_paper():
@@ -179,6 +178,24 @@ def test_what_lies_far_off_does_not_press_a_curve_flat():
     pale = tuple(round(255 * part) for part in matplotlib.colormaps["Set3"](1)[:3])
     rows, _ = np.nonzero((np.asarray(page)[:600] == pale).all(-1))
     assert np.ptp(rows) > 400
+
+
+def test_words_of_a_label_stand_apart():
+    for size in (11, 13, 16, 24):
+        font = sheets.font(size)
+        for left, right in (("64", "channels"), ("224", "x"), ("3", "classes")):
+            apart = font.getlength(f"{left} {right}") - font.getlength(left) - font.getlength(right)
+            assert apart >= 0.25 * size, (size, left, right)
+
+
+def test_a_curve_says_where_something_begins():
+    def upright(**given: dict[int, str]) -> list[int]:
+        """Columns that are faint on a third of the way down, to the right of the axis."""
+        page = np.asarray(sheets.curve([1, 2, 3], {"total": [3, 2, 1]}, **given))[100:550, 250:]
+        return (250 + np.flatnonzero((page == sheets.FAINT).all(2).sum(0) > 150)).tolist()
+
+    (*_, last) = found = upright(marks={2: "64x48"})
+    assert upright() == [] and last - found[0] < 6 and 500 < last < 640, "one line, in the middle"
 
 
 def test_a_curve_of_nothing_and_one_of_the_wrong_length():

@@ -5,7 +5,9 @@ from __future__ import annotations
 import math
 import statistics
 from collections.abc import Mapping, Sequence
+from functools import lru_cache
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 import numpy as np
@@ -53,12 +55,12 @@ def sheet(
     light = sum(paper) > 3 * 128
     ink, faint = (DARK_INK, DARK_FAINT) if light else (INK, FAINT)
     size, heading_size = max(11, tile // 17), max(16, tile // 10)
-    font, heading = _font(size, "".join(labels)), _font(heading_size, title or "")
+    small, heading = font(size), font(heading_size)
 
     tiles = [_tile(image, tile, paper, smooth) for image in images]
     width, height = max(t.width for t in tiles), max(t.height for t in tiles)
     line = math.ceil(1.4 * size)
-    captions = [[_shorten(text, font, width) for text in label.splitlines()] for label in labels]
+    captions = [[_shorten(text, small, width) for text in label.splitlines()] for label in labels]
     captions += [[]] * (len(tiles) - len(captions))
     cell = width + gap, height + gap + bool(labels) * line
     columns = min(columns or _columns(len(tiles), *cell), len(tiles))
@@ -81,7 +83,7 @@ def sheet(
             page.paste(tiles[n], (left + (width - tiles[n].width) // 2, top + tall - tiles[n].height))
             for number, text in enumerate(captions[n]):
                 at = (left + width / 2, top + tall + gap / 2 + number * line)
-                draw.text(at, text, faint if number else ink, font, anchor="ma")
+                draw.text(at, text, faint if number else ink, small, anchor="ma")
         top += tall + extra + gap
     return page
 
@@ -125,12 +127,14 @@ def curve(
     *,
     xlabel: str = "step",
     ylabel: str = "weighted value",
+    marks: Mapping[int, str] = MappingProxyType({}),
 ) -> Image.Image:
     """Draw every line over the counts on a logarithmic scale; what is infinite or not above 0 leaves a gap.
 
     The scale ends five powers of ten below and three above the median of each count's greatest value: what
     starts at 0, or leaps for one step, does not press the others together. A line without a value above 0 is
-    left out. Raises `Invalid` for a line with more or fewer values than counts.
+    left out. marks: count -> what begins there, said above an upright line. Raises `Invalid` for a line with
+    more or fewer values than counts.
     """
     from matplotlib import colormaps
 
@@ -143,6 +147,10 @@ def curve(
     axes.set_prop_cycle(color=colormaps["Set3"](range(12)))  # pale: legible on dark paper
     for name, values in shown.items():
         axes.plot(counts, values, label=name, linewidth=1.5)
+    for count, text in marks.items():
+        axes.axvline(count, color=hexadecimal(FAINT), linewidth=1, linestyle=(0, (3, 3)), zorder=0)
+        above = {"xycoords": ("data", "axes fraction"), "xytext": (2, 3), "textcoords": "offset points"}
+        axes.annotate(text, (count, 1), fontsize=8, color=hexadecimal(FAINT), **above)
     if shown:
         axes.set_yscale("log")
         columns = ([v for v in column if v > 0] for column in zip(*shown.values(), strict=True))
@@ -196,11 +204,13 @@ def _tile(image: Tensor | Image.Image, side: int, paper: tuple[int, ...], smooth
     return picture.convert("RGB").resize((width, height), how)
 
 
-def _font(size: int, text: str) -> Font:
-    """Return Pillow's own font, or for more than ASCII the one of matplotlib's that has "é", "×" and "→"."""
-    if text.isascii():
-        return ImageFont.load_default(size)
-    import matplotlib
+@lru_cache(16)
+def font(size: int) -> Font:
+    """Return the font of labels, which is matplotlib's: it has "é", "×" and "→".
+
+    Pillow's own is set in whole pixels, and a space of it at 11 pixels is 2 wide: words run together.
+    """
+    import matplotlib  # slow to import: only where it is needed
 
     return ImageFont.truetype(Path(matplotlib.get_data_path()) / "fonts/ttf/DejaVuSans.ttf", size)
 

@@ -57,15 +57,30 @@ def snapshot_event(frame: Frame, changes: Iterable[tuple[int, float]], file: str
 
 
 def draw_curve(events: Iterable[Mapping[str, Any]], path: Path) -> None:
-    """Draw every term over the steps, on a logarithmic scale."""
+    """Draw every term over the steps, on a logarithmic scale; marked is where the picture's size changes."""
     frames = [event for event in events if event["event"] == "frame"]
     if not frames:
         return
     names = dict.fromkeys(name for event in frames for name in event["values"])
     lines = {name: [event["values"].get(name, 0.0) for event in frames] for name in names}
     counts = [event["count"] for event in frames]
+    totals = [event["total"] for event in frames]
     with atomic(path) as draft:
-        sheets.curve(counts, {"total": [event["total"] for event in frames], **lines}).save(draft)
+        sheets.curve(counts, {"total": totals, **lines}, marks=sizes(frames)).save(draft)
+
+
+def sizes(frames: Iterable[Mapping[str, Any]]) -> dict[int, str]:
+    """Return where a painting's size changes, and the sizes: count -> "512x384"; nothing if it never does.
+
+    Terms of another size are other numbers: a total that rises there is no step back.
+    """
+    found: dict[int, str] = {}
+    last = ""
+    for event in frames:
+        h, w = event.get("size") or (0, 0)
+        if f"{w}x{h}" != last:
+            last = found[event["count"]] = f"{w}x{h}"
+    return found if len(found) > 1 else {}
 
 
 def draw_sheet(events: Iterable[Mapping[str, Any]], folder: Path, *, most: int = 12) -> None:

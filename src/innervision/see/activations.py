@@ -9,13 +9,13 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from PIL import Image, ImageDraw, ImageFont
+from PIL import Image, ImageDraw
 from torch import Tensor, nn
 
 from innervision.errors import Invalid
 from innervision.network import Network
 from innervision.see.tokens import as_maps, maps_of
-from innervision.sheets import FAINT, INK, PAPER, heat
+from innervision.sheets import FAINT, INK, PAPER, font, heat
 
 _GAP, _MARGIN = 6, 24
 
@@ -121,7 +121,8 @@ def sheet(
 
     tile: width of a channel in pixels; it is as high as the picture's aspect asks. A row has one
     scale, black at 0 (or the least value, if negative) and palest at its greatest value, so that
-    channels of a layer can be compared; layers cannot. The rest is as in `answers`.
+    channels of a layer can be compared; layers cannot. A channel that is 0 everywhere is called dead. The
+    rest is as in `answers`.
     """
     return overview(answers(network, image, layers, channels=channels), image, tile=tile)
 
@@ -129,7 +130,7 @@ def sheet(
 def overview(rows: Sequence[Answer], image: Tensor, *, tile: int = 84) -> Image.Image:
     """Draw answers that are at hand, as `sheet` does; image: of which they are, for its aspect."""
     size = (tile, max(1, round(tile * image.shape[-2] / image.shape[-1])))
-    name_font, small = ImageFont.load_default(16), ImageFont.load_default(11)
+    name_font, small = font(16), font(11)
     labels = [(row.layer, f"{row.of} channels", _extent(row.maps)) for row in rows]
     label = max(
         *(int(name_font.getlength(name)) for name, *_ in labels),
@@ -151,7 +152,8 @@ def overview(rows: Sequence[Answer], image: Tensor, *, tile: int = 84) -> Image.
         for place, (channel, picture) in enumerate(zip(row.channels, _tiles(row.maps, size), strict=True)):
             x = left + place * across
             page.paste(picture, (x, top))
-            draw.text((x, top + size[1] + 2), str(channel), FAINT, small)
+            silent = "" if row.maps[place].any() else " dead"
+            draw.text((x, top + size[1] + 2), f"{channel}{silent}", FAINT, small)
     return page
 
 

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from PIL import Image, ImageDraw, ImageFont
+from PIL import Image, ImageDraw
 from torch import Tensor
 
 from innervision.errors import Invalid
@@ -21,7 +21,7 @@ from innervision.see.pictures import Pictures, as_pictures
 from innervision.see.receptive import Box, Field, box, by_gradient, receptive_fields
 from innervision.see.target import Target
 from innervision.see.units import TopImages
-from innervision.sheets import FAINT, INK, PAPER
+from innervision.sheets import FAINT, INK, PAPER, font
 
 _MARGIN, _GAP = 24, 2
 
@@ -165,7 +165,7 @@ def contact_sheet(
         PAPER,
     )
     draw = ImageDraw.Draw(page)
-    name_font, small, heading = (ImageFont.load_default(size) for size in (14, 12, 20))
+    name_font, small, heading = (font(size) for size in (14, 12, 20))
     if title:
         draw.text((_MARGIN, _MARGIN), title, INK, heading)
     for number, unit in enumerate(every):

@@ -14,7 +14,7 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 from numpy.typing import NDArray
-from PIL import Image, ImageDraw, ImageFont
+from PIL import Image, ImageDraw
 from torch import Tensor, nn
 
 from innervision.errors import Invalid, unknown
@@ -23,7 +23,7 @@ from innervision.network import Network
 from innervision.see.activations import SHOWN, shown_by_default
 from innervision.see.receptive import Field, followed
 from innervision.see.tokens import maps_of, set_apart
-from innervision.sheets import INK, PAPER
+from innervision.sheets import INK, PAPER, font
 
 SCALES = ("channel", "shared", "centred")
 
@@ -130,9 +130,13 @@ def layer_sheet(
         grid.view(rows, columns, *cell).permute(0, 2, 1, 3).reshape(rows * cell[0], columns * cell[1]).numpy()
     )
     peaks = maps.amax((1, 2)).tolist()
+    dead = (maps == 0).flatten(1).all(1).tolist()
     for n, channel in enumerate(chosen):
         # the greatest value beside the number where there is room for both
-        text = f"{channel}" if w < 84 else f"{channel}   to {peaks[n]:.4g}"
+        told = f"{channel}   to {peaks[n]:.4g}"
+        if dead[n]:
+            told = f"{channel} dead"
+        text = told if _word(told, 11).shape[1] <= w + _GAP else f"{channel}"
         _write(body, text, n // columns * cell[0] + h + 1, n % columns * cell[1])
     return _page(body, _heading(layer, len(chosen), scale), _palette(scale == "centred"))
 
@@ -162,15 +166,10 @@ def _write(page: NDArray[np.uint8], text: str, y: int, x: int, *, size: int = 11
 @lru_cache(4096)  # the numbers of channels come again with every layer
 def _word(text: str, size: int) -> NDArray[np.float32]:
     """Return how much of each pixel a word covers, 0..1."""
-    font = _font(size)
-    picture = Image.new("L", (math.ceil(font.getlength(text)) + 1, math.ceil(1.4 * size)))
-    ImageDraw.Draw(picture).text((0, 0), text, 255, font)
+    letters = font(size)
+    picture = Image.new("L", (math.ceil(letters.getlength(text)) + 1, math.ceil(1.4 * size)))
+    ImageDraw.Draw(picture).text((0, 0), text, 255, letters)
     return np.asarray(picture, np.float32) / np.float32(255)
-
-
-@cache
-def _font(size: int) -> ImageFont.FreeTypeFont | ImageFont.ImageFont:
-    return ImageFont.load_default(size)  # unpacked at each call
 
 
 def _indices(maps: Tensor, every: Tensor, scale: str) -> Tensor:
