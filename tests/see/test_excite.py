@@ -14,11 +14,12 @@ from PIL import Image
 from torch import Tensor, nn
 
 from innervision.cli import cli
+from innervision.cli.excite import answer, draw
 from innervision.core import Sgd, diversity
 from innervision.core import excite as excitement
 from innervision.errors import Diverged, Invalid
 from innervision.network import Network, wrap
-from innervision.see.excite import Direction, Excitation, excite
+from innervision.see.excite import Direction, Excitation, Excited, excite
 from innervision.see.opened import Opened
 from innervision.see.presets import LOOKS, PRESETS
 from innervision.see.target import Target
@@ -276,6 +277,16 @@ def test_the_same_seed_makes_the_same_pictures() -> None:
 
 
 # Dead units
+
+
+def test_a_unit_that_nothing_excited_is_dark_on_a_sheet() -> None:
+    network, images = wrap(nn.Conv2d(3, 2, 1)), torch.full((1, 3, 24, 24), 0.5)
+    images[:, 0] = 0.9
+    found = [Excited(Target("conv", n), images, 0.0, after, None) for n, after in enumerate((0.0, 3.0))]
+    assert [answer(one) for one in found] == ["nothing excited it", "0 to 3"]
+    page = np.asarray(draw(found, 64, network))
+    dead, living = page[48, 48], page[48, 48 + 72]
+    assert np.ptp(dead.astype(int)) == 0 and dead.max() < 80 and tuple(living) == (230, 128, 128)
 
 
 def test_dead_units_are_let_wake_up() -> None:

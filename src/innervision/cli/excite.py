@@ -185,6 +185,7 @@ def called(unit: Unit, network: Network) -> str:
 def draw(found: list[Excited], tile: int | None, network: Network, *, opaque: bool = False) -> Image.Image:
     """Draw a single picture as it is, several on a contact sheet, those of a unit in a row.
 
+    On a sheet, a unit that nothing excited is dark and grey.
     opaque: without the transparency that MaCo's pictures have.
     """
     from innervision.sheets import sheet
@@ -192,14 +193,32 @@ def draw(found: list[Excited], tile: int | None, network: Network, *, opaque: bo
     pictures = [drawn for each in found for drawn in _drawn(each, opaque)]
     if len(pictures) == 1:
         return pictures[0]
+    whose = [each for each in found for _ in each.images]
+    pictures = [_faded(one) if silent(each) else one for one, each in zip(pictures, whose, strict=True)]
     count = len(found[0].images)
     labels = [
-        f"{called(each.unit, network)}\n{each.before:.3g} to {each.after:.3g}" if place == 0 else " "
+        f"{called(each.unit, network)}\n{answer(each)}" if place == 0 else " "
         for each in found
         for place in range(count)
     ]
     side = tile or (240 if len(pictures) <= 16 else 160 if len(pictures) <= 64 else 96)
     return sheet(pictures, labels=labels, columns=count if count > 1 else None, tile=side, smooth=True)
+
+
+def answer(each: Excited) -> str:
+    """Say how a unit's answer rose."""
+    return "nothing excited it" if silent(each) else f"{each.before:.3g} to {each.after:.3g}"
+
+
+def silent(each: Excited) -> bool:
+    """Tell whether nothing was found that excites a unit: what its picture shows is chance."""
+    return each.after <= min(0.0, each.before)
+
+
+def _faded(picture: Image.Image) -> Image.Image:
+    from PIL import ImageEnhance
+
+    return ImageEnhance.Brightness(ImageEnhance.Color(picture).enhance(0)).enhance(0.35)
 
 
 def _drawn(each: Excited, opaque: bool) -> Iterator[Image.Image]:
@@ -218,8 +237,8 @@ def tell(found: list[Excited], where: Path, stopped: bool, network: Network) -> 
     """Return what came of it, for a person."""
     if not found:
         return "stopped before the first step: nothing was written"
-    silent = [called(each.unit, network) for each in found if each.after <= 0]
-    quiet = f"; nothing excited {', '.join(silent)}" if silent else ""
+    names = [called(each.unit, network) for each in found if silent(each)]
+    quiet = f"; nothing excited {', '.join(names)}" if names else ""
     one = found[0]
     what = (
         f"{called(one.unit, network)} answers {one.after:.4g}, {one.before:.4g} before"
