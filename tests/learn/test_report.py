@@ -190,6 +190,11 @@ def test_events_become_lines_over_the_epochs() -> None:
         "learning rate": {"training": ([1.0], [pytest.approx(0.2)])},
     }
     assert figures.series_of([]) == {}
+    one = {group: {"training": ([1.0], [2.0])} for group in ("loss", "accuracy")}
+    assert figures.curves(one, DARK) is None, "a point is no curve"
+    two = {"loss": {"training": ([1.0, 2.0], [2.0, 1.0])}, "accuracy": {"validation": ([1.0], [0.5])}}
+    alone = {"loss": two["loss"]}
+    assert np.array_equal(figures.curves(two, DARK), figures.curves(alone, DARK))
 
 
 def test_many_classes_and_few_pictures_are_drawn() -> None:

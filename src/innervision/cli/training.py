@@ -145,11 +145,12 @@ def conclude(
         options = {"classes": len(kept.classes)} if ":" not in plan.net else {}
         saved.save(kept, book.folder, net=plan.net, options=options, facts=facts)
         if test is not None and report:
+            once = facts["epochs"] == 1
             rows = {
                 "Run": str(book.folder),
                 "Recipe": plan.name,
-                "Trained": f"{facts['epochs']:g} epochs of {facts['pictures']:,} pictures in "
-                f"{duration(facts['seconds'])}, {facts['precision']}",
+                "Trained": f"{facts['epochs']:g} epoch{'' if once else 's'} of "
+                f"{facts['pictures']:,} pictures in {duration(facts['seconds'])}, {facts['precision']}",
                 "Measured on": facts["measured_on"],
                 "Seed": training.seed,
             }

@@ -152,8 +152,18 @@ def reliability(
 
 def curves(
     series: Mapping[str, Mapping[str, tuple[list[float], list[float]]]], paper: Paper = DARK
-) -> Image.Image:
-    """Draw each group of lines (see `series_of`) in a panel of its own, over the epochs."""
+) -> Image.Image | None:
+    """Draw each group of lines (see `series_of`) in a panel of its own, over the epochs.
+
+    A line needs two points: None where none has, as after a single epoch.
+    """
+    long = {
+        group: {name: points for name, points in lines.items() if len(points[0]) > 1}
+        for group, lines in series.items()
+    }
+    series = {group: lines for group, lines in long.items() if lines}
+    if not series:
+        return None
     figure, first = _figure(paper, (4.2 * len(series), 3.4), columns=len(series))
     for axes, (group, lines) in zip(
         np.atleast_1d(np.array(first, dtype=object)), series.items(), strict=True
