@@ -293,7 +293,7 @@ def test_it_tells_its_sizes_steps_and_network(paint: Paint, picture: Draw):
 
 def test_a_tab_completes_what_is_public():
     names = [name for name in dir(innervision) if not name.startswith("_")]
-    assert names == ["PRESETS", "Network", "Painting", "Recipe", "load", "read", "stylize", "wrap"]
+    assert names == ["Network", "PRESETS", "Painting", "Recipe", "load", "read", "stylize", "wrap"]
     assert all(hasattr(innervision, name) for name in names)
 
 
