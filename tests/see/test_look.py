@@ -22,6 +22,7 @@ from innervision.cli.guesses import Predictor, goal_of
 from innervision.cli.looking import Look, Within, given_to, spread
 from innervision.cli.nines import square
 from innervision.cli.seeing import Telling
+from innervision.learn.raw import squared
 from innervision.network import load, wrap
 from innervision.sheets import PAPER
 
@@ -205,9 +206,11 @@ def test_a_network_of_one_size_and_one_channel_is_given_the_middle_square() -> N
     result = json.loads(found.stdout.splitlines()[-1])
     assert len(result["sections"]) == 4 and result["explained"] == "own.py:digits"
     page = Path("look-photo.html").read_text(encoding="utf-8")
-    assert "As the network is given it, 28 by 28 pixels." in page
+    assert "The network is given the middle square in grey, 28 by 28 pixels." in page
     shown = page.partition("<h2>The picture")[2].partition("</section>")[0]
-    (source,) = re.findall(r'src="[^,]*,([^"]*)"', shown)
+    source, entire = re.findall(r'src="[^,]*,([^"]*)"', shown)
+    with Image.open("photo.png") as photo, Image.open(io.BytesIO(base64.b64decode(entire))) as seen:
+        assert np.array_equal(np.asarray(photo), np.asarray(seen))  # as it is, beside what is given
     with Image.open("photo.png") as photo, Image.open(io.BytesIO(base64.b64decode(source))) as seen:
         wanted = photo.resize((39, 28), Image.Resampling.BICUBIC).crop((5, 0, 33, 28))
         light, wanted_light = (np.asarray(each.convert("L"), int) for each in (seen, wanted))
@@ -215,6 +218,38 @@ def test_a_network_of_one_size_and_one_channel_is_given_the_middle_square() -> N
     found = look("--net", "own.py:digits", "--mean", "0.5", "--std", "0.25", "--size", "40")
     assert found.exit_code == 2 and "cannot look at 40x29 px, nor at 40x40" in found.stderr
     assert "give the side it was made for as --size" in found.stderr
+
+
+@pytest.mark.parametrize("net", ["lenet5-mnist", "cifar10-fast"])
+def test_a_trained_network_sees_what_predict_shows_it(net: str) -> None:
+    found = look("--net", net, "--quick", "--json")
+    assert found.exit_code == 0, found.output
+    told = json.loads(found.stdout.splitlines()[-1])["prediction"]
+    asked = CliRunner().invoke(cli, ("predict", "photo.png", "--net", net, "--device", "cpu", "--json"))
+    (wanted,) = json.loads(asked.stdout.splitlines()[-1])["predictions"]
+    assert [one["class"] for one in told] == [one["number"] for one in wanted["classes"]]
+    chances = [one["probability"] for one in wanted["classes"]]
+    assert [one["chance"] for one in told] == pytest.approx(chances, abs=6e-5)  # four digits are told
+
+    network, photo = load(net), images.read("photo.png")
+    image, predictor = given_to(network, photo, None, 1.0)
+    side, channels = (28, 1) if net == "lenet5-mnist" else (32, 3)
+    bytes_ = squared(photo, side, channels).transpose(1, 2, 0).repeat(4 - channels if channels == 1 else 1, 2)
+    assert predictor is not None and np.array_equal(images.to_bytes(image), bytes_)
+    page = Path("look-photo.html").read_text(encoding="utf-8")
+    grey = " in grey" if channels == 1 else ""
+    assert f"The network is given the middle square{grey}, {side} by {side} pixels: as it was trained" in page
+    shown = re.findall(r'class="pixels" src="[^,]*,([^"]*)"', page)[0]
+    with Image.open(io.BytesIO(base64.b64decode(shown))) as seen:
+        assert np.array_equal(np.asarray(seen.convert("RGB")), bytes_)
+
+
+def test_a_units_pictures_stand_in_one_row_without_a_margin() -> None:
+    wide, high = Image.new("RGB", (30, 20), (200, 0, 0)), torch.full((1, 3, 40, 20), 1.0)
+    row = np.asarray(portraits.strip([wide, high], 40))
+    assert row.shape == (40, 60 + portraits._GAP + 20, 3)
+    assert (row[:, :60] == (200, 0, 0)).all() and (row[:, -20:] == 255).all()
+    assert (row[:, 60:-20] == PAPER).all()
 
 
 def test_a_transformer_of_one_size_has_its_parts() -> None:

@@ -206,7 +206,8 @@ class Explained:
             return ""
         said = "depends on the weights" if self.trust.depends else "does NOT depend on the weights"
         said = said if self.trust.certain else "in doubt"
-        return f"{said}\nmedian rank {self.trust.rank:.2f}"
+        side = "below" if self.trust.rank < self.trust.threshold else "not below"
+        return f"{said}\nrank {self.trust.rank:.2f}, {side} {self.trust.threshold:g}"
 
 
 def explain(

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from innervision.cli.looking import Look, spread
-from innervision.cli.pages import Figure, Section, uri
+from innervision.cli.pages import Figure, Section, figure, uri
 from innervision.cli.seeing import Telling
 
 if TYPE_CHECKING:
@@ -48,7 +48,7 @@ def kept(look: Look, told: Telling) -> Section:
         found.append(invert.judged(look.network, look.image, name, image))
     section.note = f"Not every layer could be inverted: {refused}." if refused else ""
     section.figures += [
-        Figure(uri(one.image), f"{one.layer}: error {one.error:.2g}, SSIM {one.ssim:.2f}") for one in found
+        figure(one.image, f"{one.layer}: error {one.error:.2g}, SSIM {one.ssim:.2f}") for one in found
     ]
     if found:
         curve = invert.curve([one.numbers() for one in found])
@@ -106,7 +106,7 @@ def dreams(look: Look, told: Telling) -> Section:
             except InnervisionError as error:
                 refused = str(error)
                 continue
-            section.figures.append(Figure(uri(image), name))
+            section.figures.append(figure(image, name))
             break
     if not section.figures:
         section.note = f"No dream came of it: {refused}."

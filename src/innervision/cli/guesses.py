@@ -54,7 +54,7 @@ class Predictor:
             answer = network(image)
         if answer.ndim != 2:
             return None
-        shares = (answer / temperature).softmax(1)[0]
+        shares = (answer.double() / temperature).softmax(1)[0]  # as learn.predict
         chances, numbers = (t.tolist() for t in shares.topk(min(_MOST, answer.shape[1])))
         pairs = zip(numbers, chances, strict=True)
         return cls(network, image, tuple(Guess(n, named(Target(None, n), network), c) for n, c in pairs))

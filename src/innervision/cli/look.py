@@ -25,7 +25,8 @@ from innervision.cli.seeing import (
 @click.option(
     "--size",
     type=click.IntRange(11),
-    help="longest side, in pixels [default: 224, or that of a network trained at fewer]",
+    help="longest side, in pixels; of a trained classifier, of the square it sees [default: 224, or the "
+    "network's]",
 )
 @click.option(
     "--target",
@@ -97,7 +98,7 @@ def look(
     if where.is_dir():
         raise Invalid(f"'{where}' is a folder: name a file, such as {where / 'look.html'}")
     top = None if images is None else TopPictures.open(images, network)
-    work = Look(network, image, predictor, goal, subject, seen, top, seed, steps, quick)
+    work = Look(network, image, predictor, goal, subject, seen, top, seed, steps, quick, original)
     foretold = cost(work)
     if dry_run or as_json:
         event = {"event": "estimate", "text": foretold.said(), "multiply_adds": foretold.multiply_adds}

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
 from innervision.cli.guesses import INSTALL, Predictor
 from innervision.cli.nines import TopPictures
-from innervision.cli.pages import Figure, Section, uri
+from innervision.cli.pages import Figure, Section, figure, uri
 from innervision.cli.seeing import Telling
 
 if TYPE_CHECKING:
@@ -36,6 +36,7 @@ class Look:
     seed: int
     steps: int
     quick: bool
+    original: Picture | None = None  # before it was made what the network is given
 
     @cached_property
     def fast(self) -> Network:
@@ -93,44 +94,58 @@ def given_to(
 ) -> tuple[Tensor, Predictor | None]:
     """Return a picture (1, 3, h, w) as a network is given it, and what the network holds it for, if anything.
 
-    The picture is whole, its longest side at most `size`: by default 224, or fewer where the network was
-    trained at fewer. A network that refuses that shape, as one of fixed size does, is given the middle
-    square. Raises Invalid, with the network's own words, where it refuses both.
+    A classifier that was trained at a size is given what `innervision predict` gives it: the middle square,
+    of that size or `size`. To any other network the picture is whole, its longest side at most `size`: by
+    default 224, or fewer where the network was trained at fewer. One that refuses that shape, as one of fixed
+    size does, is given the middle square. Raises Invalid, with the network's own words, if it refuses both.
     """
     from innervision.errors import InnervisionError, Invalid
-    from innervision.images import fit
 
+    channels, trained = len(network.preprocessing.mean), bool(network.input_size and network.classes)
     side = size or min(USUAL, network.input_size or USUAL)
-    longest = max(picture.height, picture.width)
-    whole = picture.tensor(fit(picture.height, picture.width, longest=min(side, longest)))
+    cut = size or network.input_size or side
+    ways: list[Callable[[], Tensor]] = [
+        lambda: whole(picture, side, channels),
+        lambda: square(picture, cut, channels),
+    ]
     why = ""
-    for image in (whole, square(picture, side)):
+    for way in reversed(ways) if trained else ways:
         try:
-            on_device = image.to(network.device)
-            return on_device, Predictor.of(network, on_device, temperature)
+            image = way().to(network.device)
+            predictor = Predictor.of(network, image, temperature)
+            if predictor is not None or way is ways[0] or not trained:
+                return image, predictor
+            # names of classes, but an answer of maps: nothing that learned from squares
         except InnervisionError:
             raise
         except Exception as error:  # a guest may refuse in any way
             why = why or (str(error).splitlines() or [type(error).__name__])[0]
+    h, w = whole(picture, side, channels).shape[-2:]
     raise Invalid(
-        f"{network.name} cannot look at {whole.shape[-1]}x{whole.shape[-2]} px, nor at {side}x{side} "
+        f"{network.name} cannot look at {w}x{h} px, nor at {cut}x{cut} "
         f"({why}): give the side it was made for as --size"
     )
 
 
-def square(picture: Picture, side: int) -> Tensor:
-    """Return a picture's middle square (1, 3, side, side)."""
-    short = min(picture.height, picture.width)
-    h, w = (round(length * side / short) for length in (picture.height, picture.width))
-    top, left = (h - side) // 2, (w - side) // 2
-    return picture.tensor((h, w))[:, :, top : top + side, left : left + side]
+def square(picture: Picture, side: int, channels: int) -> Tensor:
+    """Return a picture's middle square (1, 3, side, side) as training and prediction make it.
+
+    channels: of the network; to one of greys colours are grey.
+    """
+    import torch
+
+    from innervision.learn.raw import squared
+
+    bytes_ = torch.from_numpy(squared(picture, side, channels).copy())
+    return bytes_[None].float().div_(255).expand(1, 3, side, side).contiguous()
 
 
 def picture(look: Look, told: Telling) -> Section:
     """Show the picture, and what a classifier holds it for."""
-    h, w = look.image.shape[-2:]
-    found = Section("The picture", f"As the network is given it, {w} by {h} pixels.")
-    found.figures.append(Figure(uri(look.image)))
+    found = Section("The picture", as_given(look))
+    found.figures.append(figure(look.image, "As the network is given it." if changed(look) else ""))
+    if look.original is not None and changed(look):
+        found.figures.append(figure(whole(look.original, USUAL), "As it is."))
     if look.predictor is None:
         found.text += (
             f" {look.network.name} has no classifier here, so there is no prediction: its layers are what"
@@ -148,6 +163,39 @@ def picture(look: Look, told: Telling) -> Section:
         found.text += " The network holds it for:"
     found.table += [(one.name, f"{100 * one.chance:.1f} %") for one in look.predictor.best]
     return found
+
+
+def changed(look: Look) -> str:
+    """Say what the network is given where it is not the whole picture in its colours; else nothing."""
+    if look.original is None:
+        return ""
+    from innervision.learn.raw import is_grey
+
+    (h, w), given = look.image.shape[-2:], look.original
+    cut = h == w and given.height != given.width
+    grey = len(look.network.preprocessing.mean) == 1 and not is_grey(given)
+    return f"the {'middle square' if cut else 'picture'}{' in grey' * grey}" if cut or grey else ""
+
+
+def as_given(look: Look) -> str:
+    """Say how the network is given the picture."""
+    h, w = look.image.shape[-2:]
+    what = changed(look)
+    if not what:
+        return f"As the network is given it, {w} by {h} pixels."
+    trained = look.network.classes and look.network.input_size
+    why = ": as it was trained, and as innervision predict shows pictures to it" if trained else ""
+    return f"The network is given {what}, {w} by {h} pixels{why}."
+
+
+def whole(picture: Picture, side: int, channels: int = 3) -> Tensor:
+    """Return a picture (1, 3, h, w), its longest side at most so many pixels; grey for one channel."""
+    from innervision.colour import to_ycc
+    from innervision.images import fit
+
+    longest = max(picture.height, picture.width)
+    image = picture.tensor(fit(picture.height, picture.width, longest=min(side, longest)))
+    return to_ycc(image)[:, :1].expand_as(image).contiguous() if channels == 1 else image
 
 
 def layers(look: Look, told: Telling) -> Section:

@@ -13,6 +13,8 @@ if TYPE_CHECKING:
     from PIL import Image
     from torch import Tensor
 
+FEW = 112  # pixels of a side up to which a picture is shown as squares
+
 
 @dataclass(frozen=True)
 class Figure:
@@ -22,6 +24,7 @@ class Figure:
     text: str = ""
     wide: bool = False
     plot: bool = False  # wide, but no wider than a plot need be
+    pixels: bool = False  # so small that a browser is to show its pixels as squares
 
 
 @dataclass
@@ -44,10 +47,17 @@ def picture(image: Tensor | Image.Image) -> Image.Image:
     return image if isinstance(image, Image.Image) else Image.fromarray(to_bytes(image.detach().cpu()))
 
 
+def figure(image: Tensor | Image.Image, text: str = "") -> Figure:
+    """Return a picture as a figure of the page; one of few pixels shows them."""
+    drawn = picture(image)
+    return Figure(uri(drawn), text, pixels=max(drawn.size) <= FEW)
+
+
 def uri(image: Tensor | Image.Image) -> str:
     """Return a picture as the page holds it: WebP, of which a browser needs no file."""
     buffer = io.BytesIO()
-    picture(image).convert("RGB").save(buffer, "WEBP", quality=88)
+    drawn = picture(image).convert("RGB")
+    drawn.save(buffer, "WEBP", quality=88, lossless=max(drawn.size) <= FEW)  # few pixels: each tells
     return "data:image/webp;base64," + base64.b64encode(buffer.getvalue()).decode("ascii")
 
 

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 from innervision.cli.looking import Look
 from innervision.cli.nines import TopPictures, square
-from innervision.cli.pages import Figure, Section, uri
+from innervision.cli.pages import Figure, Section, picture, uri
 from innervision.cli.seeing import Telling
 
 if TYPE_CHECKING:
@@ -16,7 +17,7 @@ if TYPE_CHECKING:
     from innervision.see.target import Target
 
 EACH, DEPTHS, SIDE = 2, 4, 112  # units shown of a layer; layers they are from; what excites them, in px
-_TILE = 224  # side of a unit's pictures, in pixels
+_TILE, _GAP = 224, 8  # height of a unit's pictures, and what is between them, in pixels
 
 
 def depths(look: Look) -> tuple[str, ...]:
@@ -64,7 +65,6 @@ def _row(
 
     from innervision.errors import Invalid
     from innervision.see.backward import deconvnet, gradient, overlay, show
-    from innervision.sheets import sheet
 
     large = torch.nn.functional.interpolate(
         torch.from_numpy(map).clamp(min=0)[None, None],
@@ -80,7 +80,26 @@ def _row(
     if str(unit) in excited:
         tiles.append(excited[str(unit)])
     tiles += nine.get(str(unit), [])
-    return sheet(tiles, tile=_TILE, columns=len(tiles), smooth=True)
+    return strip(tiles, _TILE)
+
+
+def strip(tiles: Sequence[Tensor | Image.Image], height: int) -> Image.Image:
+    """Set pictures side by side, all of one height, without a margin: the page has its own."""
+    from PIL import Image
+
+    from innervision.sheets import PAPER
+
+    smooth = Image.Resampling.LANCZOS
+    sized = [
+        one.convert("RGB").resize((max(1, round(one.width * height / one.height)), height), smooth)
+        for one in map(picture, tiles)
+    ]
+    page = Image.new("RGB", (sum(one.width for one in sized) + _GAP * (len(sized) - 1), height), PAPER)
+    left = 0
+    for one in sized:
+        page.paste(one, (left, 0))
+        left += one.width + _GAP
+    return page
 
 
 def _excited(look: Look, units: list[Target], told: Telling) -> tuple[dict[str, Tensor], str]:

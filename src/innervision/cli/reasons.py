@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
 from innervision.cli.looking import Look, Within
-from innervision.cli.pages import Figure, Section, picture, uri
+from innervision.cli.pages import Figure, Section, figure, uri
 from innervision.cli.seeing import Telling
 
 if TYPE_CHECKING:
@@ -25,13 +25,20 @@ def maps(look: Look, told: Telling) -> Section:
     """Show every map of the target, with its verdict, and how well each foretells what covering does."""
     from innervision.cli.attribute import explained, tile
     from innervision.see.target import named
+    from innervision.see.trust import THRESHOLD
 
     within = "" if look.subject is look.network else f" in {look.subject.name}"
     text = f"What of the picture speaks for {named(look.goal, look.subject)}{within}, by each method."
     if not look.quick:
         text += (
-            " Some maps were made again with random weights from the top down (Adebayo et al. 2018): one"
-            " that hardly changes then says nothing of what was learned, however sharp it looks."
+            " Most maps were made again with random weights, from the top down (Adebayo et al. 2018): one"
+            " that hardly changes then says nothing of what was learned, however sharp it looks. Its rank is"
+            " the rank correlation of the map with those, the median of them: 1 for the same map, 0 for one"
+            f" that has nothing in common with it. Below {THRESHOLD:g} a map depends on the weights, from"
+            f" {THRESHOLD:g} on it does not, unless chance leaves it in doubt. {', '.join(SLOW[:-1])} and"
+            f" {SLOW[-1]} have no verdict here: a map of theirs takes dozens of looks, and six more of each"
+            f" would take longer than the rest of the page; innervision attribute --method {SLOW[0]} --trust"
+            " gives it."
         )
     figures: list[Figure] = []
     found: dict[str, Tensor] = {}
@@ -43,8 +50,8 @@ def maps(look: Look, told: Telling) -> Section:
         inner = Within(told, start, end, "maps")
         for one in explained(look.subject, look.seen, look.goal, methods, options, tested, inner):
             caption = ", ".join((one.refused if one.map is None else one.caption()).splitlines())
-            drawn = uri(picture(tile(look.seen, one.map, "raw")))
-            figures.append(Figure(drawn, f"{one.method}{': ' if caption else ''}{caption}"))
+            drawn = tile(look.seen, one.map, "raw")
+            figures.append(figure(drawn, f"{one.method}{': ' if caption else ''}{caption}"))
             if one.map is not None and one.method in FORETELL:
                 found[one.method] = one.map
     if found and not look.quick:

@@ -135,10 +135,11 @@ def class_named(name: str, network: Network) -> int:
 
 
 def named(target: Target, network: Network) -> str:
-    """Return how a target is called for a person: "tabby (class 281)", or as it is written."""
+    """Return how a target is called for a person: "tabby (class 281)", "class 8", else as it is written."""
     number = target.channel
     if target.layer is None and number is not None and number < len(network.classes):
-        return f"{network.classes[number]} (class {number})"
+        name = network.classes[number]
+        return f"class {name}" if name == str(number) else f"{name} (class {number})"
     return str(target)
 
 
