@@ -189,13 +189,13 @@ def test_words_of_a_label_stand_apart():
 
 
 def test_a_curve_says_where_something_begins():
-    def upright(**given: dict[int, str]) -> list[int]:
+    def upright(marks: dict[int, str]) -> list[int]:
         """Columns that are faint on a third of the way down, to the right of the axis."""
-        page = np.asarray(sheets.curve([1, 2, 3], {"total": [3, 2, 1]}, **given))[100:550, 250:]
+        page = np.asarray(sheets.curve([1, 2, 3], {"total": [3, 2, 1]}, marks=marks))[100:550, 250:]
         return (250 + np.flatnonzero((page == sheets.FAINT).all(2).sum(0) > 150)).tolist()
 
-    (*_, last) = found = upright(marks={2: "64x48"})
-    assert upright() == [] and last - found[0] < 6 and 500 < last < 640, "one line, in the middle"
+    (*_, last) = found = upright({2: "64x48"})
+    assert upright({}) == [] and last - found[0] < 6 and 500 < last < 640, "one line, in the middle"
 
 
 def test_a_curve_of_nothing_and_one_of_the_wrong_length():
