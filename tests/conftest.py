@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import signal
+
 import jaxtyping
 import pytest
 from beartype import BeartypeConf
@@ -10,6 +12,10 @@ from beartype.claw import beartype_packages
 from innervision import shapes
 
 vars(shapes)["Float"] = jaxtyping.Float  # before any signature is read that has it
+
+# A shell's background jobs are deaf to Ctrl-C, and so would be all that the tests start and stop.
+if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 COMPUTES = ("colour", "core", "see", "sheets")
 LONG = ("innervision.core.descend",)  # a checked generator would hold on to the frame it has yielded
