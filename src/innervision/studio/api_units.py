@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Annotated, Literal
 
-from fastapi import APIRouter, Query, Response
+from fastapi import APIRouter, Depends, Query, Response
 from fastapi.responses import StreamingResponse
 
 from innervision.studio import answers, exciting, units
@@ -51,6 +51,21 @@ def add(routes: APIRouter, desk: Desk) -> None:
             history=units.history(desk.opened[net].folder),
         )
 
+    async def wished(
+        net: Text,
+        layer: Text,
+        channel: Channel,
+        size: Annotated[int | None, Query(ge=exciting.SIZES[0], le=exciting.SIZES[1])] = None,
+        steps: Annotated[int, Query(ge=exciting.STEPS[0], le=exciting.STEPS[1])] = exciting.USUAL_STEPS,
+        preset: Annotated[Preset, Query()] = "lucid",
+        seed: Annotated[int, Query(ge=0, le=2**31 - 1)] = 0,
+    ) -> tuple[Opened, Wish]:
+        """Return the network, and the picture that is asked of its unit."""
+        opened = await desk.opened.opened(net)
+        units.node_of(opened.graph, layer, channel)
+        side = exciting.side_for(opened.graph, size)
+        return opened, Wish(opened.id, opened.stamp, layer, channel, preset, side, steps, seed)
+
     @routes.get(
         f"{unit_path}/excite",
         tags=["units"],
@@ -63,20 +78,10 @@ def add(routes: APIRouter, desk: Desk) -> None:
             **problems,
         },
     )
-    async def excite(
-        net: Text,
-        layer: Text,
-        channel: Channel,
-        size: Annotated[int | None, Query(ge=exciting.SIZES[0], le=exciting.SIZES[1])] = None,
-        steps: Annotated[int, Query(ge=exciting.STEPS[0], le=exciting.STEPS[1])] = exciting.USUAL_STEPS,
-        preset: Annotated[Preset, Query()] = "lucid",
-        seed: Annotated[int, Query(ge=0, le=2**31 - 1)] = 0,
-    ) -> Response:
+    async def excite(asked: tuple[Opened, Wish] = Depends(wished)) -> Response:
         """Make a picture that excites a unit, frame by frame; what was made before comes at once."""
-        opened = await desk.opened.opened(net)
-        units.node_of(opened.graph, layer, channel)
-        wish = wish_of(opened, layer, channel, size, steps, preset, seed)
-        url = f"excited?size={wish.size}&steps={steps}&preset={preset}&seed={seed}"
+        opened, wish = asked
+        url = f"excited?size={wish.size}&steps={wish.steps}&preset={wish.preset}&seed={wish.seed}"
         events = desk.exciting.events(opened, wish, url)
         return StreamingResponse(events, media_type="text/event-stream")
 
@@ -86,24 +91,14 @@ def add(routes: APIRouter, desk: Desk) -> None:
         response_class=Response,
         responses={**given("image/png", "the picture"), **problems},
     )
-    async def excited(
-        net: Text,
-        layer: Text,
-        channel: Channel,
-        size: Annotated[int | None, Query(ge=exciting.SIZES[0], le=exciting.SIZES[1])] = None,
-        steps: Annotated[int, Query(ge=exciting.STEPS[0], le=exciting.STEPS[1])] = exciting.USUAL_STEPS,
-        preset: Annotated[Preset, Query()] = "lucid",
-        seed: Annotated[int, Query(ge=0, le=2**31 - 1)] = 0,
-    ) -> Response:
+    async def excited(asked: tuple[Opened, Wish] = Depends(wished)) -> Response:
         """Give a picture that `excite` has made."""
-        opened = await desk.opened.opened(net)
-        units.node_of(opened.graph, layer, channel)
-        made = desk.exciting.made(wish_of(opened, layer, channel, size, steps, preset, seed))
+        opened, wish = asked
+        made = desk.exciting.made(wish)
         if made is None:
-            raise missing("picture made for this unit", f"{layer}:{channel}")
-        return Response(
-            made, media_type="image/png", headers=kept(tag(opened.stamp, layer, channel, size, steps))
-        )
+            raise missing("picture made for this unit", f"{wish.layer}:{wish.channel}")
+        etag = tag(opened.stamp, wish.layer, wish.channel, wish.size, wish.steps)
+        return Response(made, media_type="image/png", headers=kept(etag))
 
     @routes.get(
         f"{unit_path}/{{what}}",
@@ -137,10 +132,3 @@ async def of(desk: Desk, key: str, net: str) -> tuple[Key, Opened]:
     if wanted.net != net:
         raise Refused(400, f"the key is of a look through {wanted.net}, not {net}")
     return wanted, opened
-
-
-def wish_of(
-    opened: Opened, layer: str, channel: int, size: int | None, steps: int, preset: str, seed: int
-) -> Wish:
-    side = exciting.side_for(opened.graph, size)
-    return Wish(opened.id, opened.stamp, layer, channel, preset, side, steps, seed)
