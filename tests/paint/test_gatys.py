@@ -25,6 +25,7 @@ from innervision.network import Network
 from innervision.paint import gatys
 from innervision.paint.gatys import Painting
 from innervision.paint.recipes import Recipe
+from innervision.weights import Preprocessing
 
 Draw = Callable[..., Image.Image]
 Paint = Callable[..., Painting]
@@ -455,6 +456,14 @@ def test_a_recipe_takes_a_network_of_one_s_own(guest: str, picture: Draw):
     painting = Painting(picture(24, 32, 1), [picture(24, 32, 2)], mine)
     assert painting.network.name == guest
     assert set(list(painting)[-1].values) == {"content relu2", "style relu1", "gamut"}
+
+
+def test_a_network_of_one_s_own_is_given_the_input_it_wants(guest: str, paint: Paint):
+    wanted = Preprocessing((0.5, 0.4, 0.3), (0.2, 0.3, 0.4), 255.0, "BGR")
+    painting = paint(mean=wanted.mean, std=wanted.std, range=wanted.range, order=wanted.order)
+    assert painting.network.preprocessing == wanted
+    with pytest.raises(Invalid, match="RGB, BGR"):
+        Recipe(net=guest, order="GBR")  # pyright: ignore[reportArgumentType]
 
 
 def test_a_network_with_layers_of_one_size_paints_at_that_size(guest: str, paint: Paint, picture: Draw):

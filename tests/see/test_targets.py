@@ -17,6 +17,7 @@ from innervision import saved
 from innervision.cli import cli
 from innervision.cli.dream import read_wishes
 from innervision.cli.excite import several
+from innervision.cli.seeing import open_network
 from innervision.errors import Invalid
 from innervision.files import sha256
 from innervision.nets import build, imagenet
@@ -283,3 +284,18 @@ def test_relu6_counts_as_a_relu_by_default() -> None:
     names = rectified(lite)
     assert names[:3] == ("stem.relu", "block1_1.depthwise.relu", "block2_1.expand.relu")
     assert len(names) == 1 + 1 + 2 * 15 + 1 and names[-1] == "head.relu"  # a block has two, but the first
+
+
+def test_the_classes_of_a_guest_are_called_as_a_file_has_them(tmp_path: Path) -> None:
+    (tmp_path / "mine.py").write_text(
+        "from torch import nn\n\ndef build():\n    return nn.Sequential(nn.Flatten(), nn.Linear(192, 2))\n"
+    )
+    (tmp_path / "names.txt").write_text("ant\nbee\n")
+    none = dict.fromkeys(("weights", "mean", "std", "range_", "order"))
+    chosen = {**none, "net": f"{tmp_path / 'mine.py'}:build", "device": "cpu"}
+    assert target("class:bee", open_network({**chosen, "classes": tmp_path / "names.txt"})) == Target(None, 1)
+    with pytest.raises(Invalid, match="no names"):
+        target("class:bee", open_network(chosen))
+    (tmp_path / "names.txt").write_text("\n")
+    with pytest.raises(Invalid, match="empty"):
+        open_network({**chosen, "classes": tmp_path / "names.txt"})

@@ -24,9 +24,12 @@ class Here:
     def __init__(self, trained: Path | None = None) -> None:
         self._known = {
             "vgg19": {"net": "vgg19"},
-            "guest": {"net": "/srv/guest.py:build", "weights": "/srv/w.pth", "mean": "0.5,0.5,0.5"},
+            "guest": {
+                "net": "/srv/guest.py:build", "weights": "/srv/w.pth", "mean": "0.5,0.5,0.5",
+                "classes": "/srv/names.txt",
+            },
             **({"run-a": {"net": str(trained)}} if trained else {}),
-        }
+        }  # fmt: skip
 
     def networks(self) -> list[str]:
         return list(self._known)
@@ -144,15 +147,23 @@ def test_a_film_is_pictures_or_one_file(monkeypatch: pytest.MonkeyPatch) -> None
 
 
 def test_a_network_brings_its_options() -> None:
-    made = line("dream", source="a", net="guest")
-    assert made[:3] == ["--net=/srv/guest.py:build", "--weights=/srv/w.pth", "--mean=0.5,0.5,0.5"]
-    assert "mean" in refused("stylize", content="a", styles=["b"], net="guest")
+    own = ["--net=/srv/guest.py:build", "--weights=/srv/w.pth", "--mean=0.5,0.5,0.5"]
+    assert line("dream", source="a", net="guest")[:4] == [*own, "--classes=/srv/names.txt"]
+    assert line("stylize", content="a", styles=["b"], net="guest")[:3] == own  # it calls no class by name
+    assert "mean" in refused("compare", pictures=["a"], net2="guest")
 
 
 def test_a_training_starts_from_what_a_run_has_trained(tmp_path: Path) -> None:
     assert line("train", Here(tmp_path), start="run-a") == [f"--start={tmp_path}"]
     assert line("train", start="none") == ["--start=none"]
+    assert line("train", start="guest") == ["--start=/srv/w.pth"]
     refused("train", start="vgg19")
+
+
+@pytest.mark.parametrize("command", ["train", "find-lr"])
+def test_a_training_takes_a_network_of_one_s_own(command: str) -> None:
+    assert line(command, net="guest") == ["--net=/srv/guest.py:build"]  # its input is the recipe's matter
+    assert line(command, net="lenet5") == ["--net=lenet5"]
 
 
 def test_own_folders_beside_the_published_sets(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

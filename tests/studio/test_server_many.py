@@ -23,6 +23,8 @@ from innervision.cli.studio import openings
 from innervision.errors import Invalid
 from innervision.studio import Settings
 from innervision.studio.networks import Networks
+from innervision.studio.pictures import Shelf
+from innervision.studio.places import Here
 from innervision.studio.settings import Opening
 
 OURS = {"X-Innervision": "1"}
@@ -135,7 +137,9 @@ def test_the_options_of_a_guest_are_its_own(guest: str, tmp_path: Path) -> None:
     given = NONE | {"mean": (0.5,), "classes": names}
     other, mine = openings(("vgg19", guest), given)
     assert other == Opening(name="vgg19")
-    assert mine == Opening(name=guest, options={"mean": (0.5,)}, classes=("ant", "bee"))
+    assert mine == Opening(name=guest, options={"mean": (0.5,)}, classes=("ant", "bee"), classes_file=names)
+    here = Here(Networks(Settings(runs=tmp_path, networks=(mine,))), Shelf(tmp_path / "pictures"))
+    assert here.network(NET) == {"net": guest, "mean": "0.5", "classes": str(names)}  # its jobs know them
     (alone,) = openings(("vgg19",), NONE | {"weights": "w.pth"})
     assert alone.options == {"weights_file": "w.pth"}
     with pytest.raises(Invalid, match="one network"):

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 @click.command("find-lr")
 @click.option("--recipe", "name", help="how it is to be trained [default: by the data]")
 @click.option("--data", help="as for innervision train [default: the recipe's]")
-@click.option("--net", help="another network: by name, or FILE.py:FUNCTION")
+@click.option("--net", help="another network: by name, or FILE.py:FUNCTION, as that function builds it")
 @click.option("--start", help="weights to start from: by name, a file, or a run's folder; none for none")
 @click.option("--size", type=click.IntRange(1), help="side of the pictures in pixels")
 @click.option("--batch", type=click.IntRange(1), help="pictures a step")

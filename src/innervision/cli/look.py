@@ -34,9 +34,6 @@ from innervision.cli.seeing import (
     help="what to explain: class:N, class:NAME, LAYER:CHANNEL … [default: the class predicted]",
 )
 @click.option(
-    "--classes", type=click.Path(path_type=Path), help="a file with the name of a class on each line"
-)
-@click.option(
     "--images",
     type=click.Path(path_type=Path),
     help="a folder or data set of which to show the units' top images, or what `innervision units` wrote",
@@ -57,7 +54,6 @@ def look(
     output: Path | None,
     size: int | None,
     asked: str | None,
-    classes: Path | None,
     images: Path | None,
     steps: int,
     quick: bool,
@@ -86,10 +82,7 @@ def look(
     from innervision.files import atomic
 
     clock = time.perf_counter()
-    names = None if classes is None else read_classes(classes)
     network = open_network(chosen)
-    if names is not None:
-        network.classes = tuple(names)
     original = pictures.read(source, max_pixels=max_pixels or pictures.MAX_PIXELS)
     image, predictor = given_to(network, original, size, temperature_of(chosen) or 1.0)
     predictor = predictor or installed(original, network.device)
@@ -138,16 +131,3 @@ def look(
             predictor=None if predictor is None else predictor.network.name,
             prediction=[] if predictor is None else [one.numbers() for one in predictor.best],
         )
-
-
-def read_classes(file: Path) -> list[str]:
-    """Return the names in a file, one a line; Invalid where there is none to read."""
-    from innervision.errors import Invalid
-
-    try:
-        names = file.read_text(encoding="utf-8").splitlines()
-    except (OSError, UnicodeDecodeError) as error:
-        raise Invalid(f"'{file}' cannot be read as names of classes, one a line: {error}") from error
-    if not any(names):
-        raise Invalid(f"'{file}' is empty: give the name of a class on each line")
-    return names

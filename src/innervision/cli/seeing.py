@@ -38,6 +38,11 @@ def network_options(command: Callable[..., Any]) -> Callable[..., Any]:
             click.option("--std", type=Several(float), help="of the network's input, a number a channel"),
             click.option("--range", "range_", type=float, help="what white is to the network: 1 or 255"),
             click.option("--order", type=click.Choice(["RGB", "BGR"]), help="of the network's channels"),
+            click.option(
+                "--classes",
+                type=click.Path(path_type=Path),
+                help="a file with the names of its classes, one a line",
+            ),
             click.option("--device", default="auto", show_default=True, help="cpu, cuda, cuda:1, mps …"),
         )
     ):
@@ -83,7 +88,22 @@ def open_network(chosen: Mapping[str, Any]) -> Network:
         range=chosen["range_"],
         order=chosen["order"],
     )
+    if chosen.get("classes") is not None:
+        own.classes = tuple(read_classes(chosen["classes"]))
     return own.to(choose_device(chosen["device"])).frozen()
+
+
+def read_classes(file: Path) -> list[str]:
+    """Return the names in a file, one a line; Invalid where there is none to read."""
+    from innervision.errors import Invalid
+
+    try:
+        names = file.read_text(encoding="utf-8").splitlines()
+    except (OSError, UnicodeDecodeError) as error:
+        raise Invalid(f"'{file}' cannot be read as names of classes, one a line: {error}") from error
+    if not any(names):
+        raise Invalid(f"'{file}' is empty: give the name of a class on each line")
+    return names
 
 
 def open_picture(source: str, size: int | None, max_pixels: int | None = None) -> tuple[Picture, Any]:

@@ -117,7 +117,7 @@ def openings(nets: tuple[str, ...], guest: Mapping[str, Any]) -> tuple[Opening, 
 
     Raises Invalid where they could be several's.
     """
-    from innervision.cli.look import read_classes
+    from innervision.cli.seeing import read_classes
     from innervision.errors import Invalid
     from innervision.studio import Opening
 
@@ -129,7 +129,8 @@ def openings(nets: tuple[str, ...], guest: Mapping[str, Any]) -> tuple[Opening, 
         "order": guest["order"],
     }
     options = {name: value for name, value in options.items() if value is not None}
-    classes = () if guest["classes"] is None else tuple(read_classes(guest["classes"]))
+    file = guest["classes"]
+    classes = () if file is None else tuple(read_classes(file))
     nets = tuple(_lasting(name) for name in nets)
     if not options and not classes:
         return tuple(Opening(name=name) for name in nets)
@@ -140,7 +141,14 @@ def openings(nets: tuple[str, ...], guest: Mapping[str, Any]) -> tuple[Opening, 
             "--weights, --mean, --std, --range, --order and --classes are of one network: give one --net"
         )
     return tuple(
-        Opening(name=name, options=options, classes=classes) if name == mine[0] else Opening(name=name)
+        Opening(
+            name=name,
+            options=options,
+            classes=classes,
+            classes_file=None if file is None else file.absolute(),
+        )
+        if name == mine[0]
+        else Opening(name=name)
         for name in nets
     )
 

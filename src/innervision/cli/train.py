@@ -21,7 +21,7 @@ from innervision.cli.using import machine_options
     help="cifar10, mnist, fashion-mnist, cifar100, an archive, a folder of class folders, or a .csv "
     "[default: the recipe's]",
 )
-@click.option("--net", help="another network: by name, or FILE.py:FUNCTION")
+@click.option("--net", help="another network: by name, or FILE.py:FUNCTION, as that function builds it")
 @click.option("--start", help="weights to start from: by name, a file, or a run's folder; none for none")
 @click.option("--size", type=click.IntRange(1), help="side of the pictures in pixels")
 @click.option("--epochs", type=float, help="times that every picture is learned from")

@@ -269,6 +269,14 @@ class Painting(Iterator[Frame]):
 def open_network(recipe: Recipe) -> Network:
     """Return the recipe's network to its deepest layer, frozen, on its device and in its precision."""
     device = choose_device(recipe.device)
-    whole = network.load(recipe.net, weights_file=recipe.weights, pooling=recipe.pooling)
+    whole = network.load(
+        recipe.net,
+        weights_file=recipe.weights,
+        pooling=recipe.pooling,
+        mean=recipe.mean,
+        std=recipe.std,
+        range=recipe.range,
+        order=recipe.order,
+    )
     content, style = layers_of(whole, recipe)
     return whole.upto((*content, *style)).to(device).frozen(choose_precision(recipe.precision, device))

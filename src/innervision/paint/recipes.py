@@ -73,6 +73,10 @@ class Recipe:
     color_match: Literal["covariance", "histogram"] = _option("covariance", "how colours are matched: mean and covariance, or each channel's histogram", choices=("covariance", "histogram"), group="Picture")
     net: str = _option("vgg19", "a network by name (see `innervision nets`), or FILE.py:FUNCTION for your own", group="Network")
     weights: str | None = _option(None, "a weights file for the network: .safetensors, .pth, .h5 or .npz", group="Network")
+    mean: tuple[float, ...] | None = _option(None, "of the network's input, a number a channel (default: as its weights want it)", group="Network")
+    std: tuple[float, ...] | None = _option(None, "of the network's input, a number a channel", group="Network")
+    range: float | None = _option(None, "what white is to the network: 1 or 255", group="Network")
+    order: Literal["RGB", "BGR"] | None = _option(None, "of the network's channels", choices=("RGB", "BGR"), group="Network")
     pooling: Literal["max", "average"] = _option("max", "Gatys et al. found average pooling smoother", choices=("max", "average"), group="Network")
     content_layers: tuple[str, ...] | None = _option(None, "layers that hold the content (default by network: relu4_2 of a VGG)", group="Weights")
     content_layer_weights: tuple[float, ...] | None = _option(None, "a weight each (default 1)", group="Weights")
@@ -102,7 +106,7 @@ class Recipe:
         _not_negative(self, "late_steps", "content_weight", "style_weight", "tv_weight", "gamut_weight")
         for option in options():
             value, choices = getattr(self, option.name), option.metadata["choices"]
-            if choices and value not in choices:
+            if choices and value not in choices and not (value is None is option.default):
                 raise Invalid(f"{option.name} is {value!r}; it can be {', '.join(choices)}")
         for name in ("style_weights", "style_layer_weights", "content_layer_weights"):
             weights = getattr(self, name)
@@ -155,6 +159,10 @@ class Options(TypedDict, total=False):
     color_match: Literal["covariance", "histogram"]
     net: str
     weights: str | None
+    mean: tuple[float, ...] | None
+    std: tuple[float, ...] | None
+    range: float | None
+    order: Literal["RGB", "BGR"] | None
     pooling: Literal["max", "average"]
     content_layers: tuple[str, ...] | None
     content_layer_weights: tuple[float, ...] | None

@@ -165,7 +165,8 @@ def _named(name: str, called: str, sources: Sources) -> tuple[Sequence[str], str
     learns = name in ("train", "find-lr")
     match called:
         case "net":
-            return (tuple(nets.NETS), "architecture") if learns else (sources.networks(), "network")
+            own = (*nets.NETS, *guests(sources))
+            return (own, "architecture") if learns else (sources.networks(), "network")
         case "net2":
             return sources.networks(), "network"
         case "data":
@@ -177,16 +178,28 @@ def _named(name: str, called: str, sources: Sources) -> tuple[Sequence[str], str
         case "recipe":
             return tuple(RECIPES), "preset"
         case "start":
-            words = ("none", *weights.WEIGHTS, *trained(sources))
+            words = ("none", *weights.WEIGHTS, *starts(sources))
             return (words, "start") if learns else (painting.STARTS, "picture")
         case "device":
             return _devices(), "device"
     return None
 
 
-def trained(sources: Sources) -> list[str]:
-    """Return the networks that runs have trained: their weights lie in a folder."""
-    return [name for name in sources.networks() if Path(sources.network(name)["net"]).is_dir()]
+def guests(sources: Sources) -> dict[str, str]:
+    """Return name -> FILE.py:FUNCTION of a user's own networks: what they build can be trained."""
+    named = {name: sources.network(name)["net"] for name in sources.networks()}
+    return {name: net for name, net in named.items() if ".py:" in net}
+
+
+def starts(sources: Sources) -> dict[str, str]:
+    """Return name -> place of the weights that a training can start from: a run's folder, or a file."""
+    found: dict[str, str] = {}
+    for name in sources.networks():
+        known = sources.network(name)
+        place = known["net"] if Path(known["net"]).is_dir() else known.get("weights", "")
+        if place:
+            found[name] = place
+    return found
 
 
 def _typed(base: Field, parameter: click.Parameter) -> Field | None:

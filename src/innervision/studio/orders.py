@@ -18,7 +18,7 @@ from click.core import ParameterSource
 from innervision.errors import Invalid, unknown
 from innervision.paint import recipes as painting
 from innervision.studio import datasets
-from innervision.studio.forms import OURS, Field, Sources, form, trained
+from innervision.studio.forms import OURS, Field, Sources, form, guests, starts
 from innervision.studio.works import WORKS, command, names_a_file
 
 _LONGEST = 1000  # characters of a text
@@ -123,11 +123,13 @@ def _chosen(name: str, field: Field, value: Any, sources: Sources, picture: Pict
             yield _as(field, str(picture(field.name, text)))
             return
         raise unknown(field.name.replace("_", " "), text[:80], field.choices)
-    network = field.of == "network" or (field.of == "start" and text in trained(sources))
     if field.of == "flag":
         yield f"--{text}"
-    elif network:
+    elif field.of == "network":
         yield from _network(name, field, sources.network(text))
+    elif field.of in ("start", "architecture"):
+        own = starts(sources) if field.of == "start" else guests(sources)
+        yield _as(field, own.get(text, text))
     elif field.of == "data":
         place = datasets.known()[text]
         yield _as(field, place.source if field.flag else str(place.folder))
@@ -136,11 +138,17 @@ def _chosen(name: str, field: Field, value: Any, sources: Sources, picture: Pict
 
 
 def _network(name: str, field: Field, options: Mapping[str, str]) -> Iterator[str]:
-    """Yield the words that name a network, if the command can be told all that it needs."""
-    more = {key: value for key, value in options.items() if key != "net"}
+    """Yield the words that name a network, if the command can be told all that it needs.
+
+    Its classes' names go to a command that calls classes by name; others do without.
+    """
     flags = {flag for parameter in command(name).params for flag in parameter.opts}
     suffix = "2" if field.name == "net2" else ""
-    missing = [key for key in more if f"--{key}{suffix}" not in flags or field.name == "start"]
+    known = {key for key in options if f"--{key}{suffix}" in flags}
+    more = {key: value for key, value in options.items() if key != "net"}
+    if "classes" not in known:
+        more.pop("classes", None)
+    missing = [key for key in more if key not in known]
     if missing:
         raise Invalid(f"{name} cannot take this network: it has no option for its {', '.join(missing)}")
     yield _as(field, options["net"])

@@ -27,6 +27,8 @@ class Here:
         """Return the options that name a network to a command: net, weights, mean …"""
         opening = self._networks[name].opening
         more = {_OPTIONS[key]: _typed(value) for key, value in opening.options.items() if value is not None}
+        if opening.classes_file is not None:
+            more["classes"] = str(opening.classes_file)
         return {"net": opening.name, **more}
 
     def picture(self, id: str) -> Path:

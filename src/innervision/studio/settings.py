@@ -22,6 +22,8 @@ class Opening:
     name: str
     options: Mapping[str, Any] = field(default_factory=dict)
     classes: tuple[str, ...] = ()
+    classes_file: Path | None = None
+    """Where their names were read, for its jobs."""
 
 
 @dataclass(frozen=True, kw_only=True)

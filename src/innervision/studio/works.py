@@ -120,6 +120,7 @@ LEFT_OUT = frozenset(
         "std",
         "range",
         "order",
+        "classes",
     ]
 )
 """Options that make no sense in a page; a network's weights and input come with its name."""
