@@ -1,6 +1,8 @@
 /** The words of jobs, forms and figures, which several pages share. */
 
+import { chinese } from "../lib/chinese";
 import { speak } from "../lib/i18n.svelte";
+import { plain } from "../lib/jobs";
 
 export const words = speak({
   en: {
@@ -79,6 +81,7 @@ export const words = speak({
     loading: "Loading …",
     openRun: (name: string) => `Open the run ${name}`,
     noPicture: "no picture yet",
+    picture: "Picture",
     layers: "Layers",
     chooseLayers: "Choose layers",
     confusion: "Confusion",
@@ -170,6 +173,7 @@ export const words = speak({
     loading: "正在载入……",
     openRun: (name: string) => `打开运行 ${name}`,
     noPicture: "还没有图片",
+    picture: "图片",
     layers: "层",
     chooseLayers: "选择层",
     confusion: "混淆矩阵",
@@ -187,60 +191,39 @@ export const words = speak({
   },
 });
 
-/** Options and terms by their names, where the name itself is not plain enough, or the language another. */
-const NAMES: Record<string, readonly [string, string]> = {
-  source: ["Picture", "图片"],
-  content: ["Picture", "图片"],
-  styles: ["Styles", "风格"],
-  preset: ["Preset", "预设"],
-  size: ["Longest side", "最长边"],
-  pixels: ["Pixels", "像素数"],
-  style_size: ["Style's size", "风格尺寸"],
-  stages: ["Stages", "阶段"],
-  steps: ["Steps", "步数"],
-  coarse_steps: ["Steps of smaller sizes", "小尺寸的步数"],
-  style_weight: ["Style", "风格权重"],
-  content_weight: ["Content", "内容权重"],
-  style_weights: ["Shares of the styles", "各风格的比例"],
-  tv_weight: ["Smoothness", "平滑度"],
-  color: ["Colours", "颜色"],
-  color_match: ["Colour matching", "颜色匹配"],
-  start: ["Begin with", "起点"],
-  seed: ["Seed", "随机种子"],
-  optimiser: ["Optimiser", "优化器"],
-  learning_rate: ["Learning rate", "学习率"],
-  net: ["Network", "网络"],
-  pooling: ["Pooling", "池化"],
-  precision: ["Precision", "精度"],
-  threads: ["Threads", "线程数"],
-  device: ["Device", "设备"],
-  layers: ["Layers", "层"],
-  octaves: ["Octaves", "倍频数"],
-  octave_scale: ["Octave scale", "倍频比例"],
-  rate: ["Strength", "强度"],
-  guide: ["Guide", "引导图"],
-  jitter: ["Jitter", "抖动"],
-  tile: ["Tile", "分块"],
-  pictures: ["Pictures", "图片"],
-  zoom: ["Zoom", "缩放"],
-  fps: ["Frames a second", "每秒帧数"],
-  norm: ["Weight of the norm", "范数权重"],
-  variation: ["Weight of the variation", "变差权重"],
-  recipe: ["Recipe", "方案"],
-  data: ["Pictures", "数据"],
-  epochs: ["Epochs", "轮数"],
-  batch: ["Batch", "批大小"],
-  lr: ["Learning rate", "学习率"],
-  validation: ["Held out", "留出比例"],
-  label_smoothing: ["Label smoothing", "标签平滑"],
-  class_weights: ["Weigh rare classes more", "稀有类加权"],
-  patience: ["Patience", "耐心"],
-  micro: ["Micro batch", "微批"],
-  clip: ["Gradient clipping", "梯度裁剪"],
-  keep: ["Keep the weights", "保留权重"],
-  keep_every: ["Snapshot each … epochs", "每几轮存一次"],
-  views: ["Views", "视图数"],
-  bad: ["Unreadable pictures", "无法读取的图片"],
+/** Options whose name itself is not plain enough; their Chinese is in locales/zh.json. */
+const NAMES: Record<string, string> = {
+  source: "Picture",
+  content: "Picture",
+  size: "Longest side",
+  style_size: "Style's size",
+  coarse_steps: "Steps of smaller sizes",
+  style_weight: "Style",
+  content_weight: "Content",
+  style_weights: "Shares of the styles",
+  tv_weight: "Smoothness",
+  color: "Colours",
+  color_match: "Colour matching",
+  start: "Begin with",
+  net: "Network",
+  rate: "Strength",
+  fps: "Frames a second",
+  norm: "Weight of the norm",
+  variation: "Weight of the variation",
+  data: "Pictures",
+  lr: "Learning rate",
+  validation: "Held out",
+  class_weights: "Weigh rare classes more",
+  micro: "Micro batch",
+  clip: "Gradient clipping",
+  keep: "Keep the weights",
+  keep_every: "Snapshot each … epochs",
+  bad: "Unreadable pictures",
+};
+
+/** The terms of curves. */
+const TERMS: Record<string, readonly [string, string]> = {
+  content: ["content", "内容"],
   total: ["total", "总和"],
   style: ["style", "风格"],
   smooth: ["smooth", "平滑"],
@@ -255,15 +238,13 @@ const NAMES: Record<string, readonly [string, string]> = {
   ssim: ["SSIM", "SSIM"],
 };
 
-const TERMS: Record<string, readonly [string, string]> = { content: ["content", "内容"], style: ["style", "风格"] };
-
 /** What a term of a curve is called. */
-export const termed = (name: string, chinese: boolean): string => TERMS[name]?.[chinese ? 1 : 0] ?? called(name, chinese, (n) => n);
+export const termed = (name: string, zh: boolean): string => TERMS[name]?.[zh ? 1 : 0] ?? called(name, zh, (n) => n);
 
-/** What an option is called. */
-export function called(name: string, chinese: boolean, fallback: (name: string) => string): string {
-  const bare = name.replace(/^--/, "").replaceAll("-", "_").replace(/_$/, "");
-  return NAMES[bare]?.[chinese ? 1 : 0] ?? fallback(name);
+/** What an option is called; of a command, where one is named. */
+export function called(name: string, zh: boolean, fallback: (name: string) => string, command = ""): string {
+  const bare = plain(name).replace(/_$/, "");
+  return (zh ? (chinese(bare, command) ?? TERMS[bare]?.[1]) : (NAMES[bare] ?? TERMS[bare]?.[0])) ?? fallback(name);
 }
 
 const GROUPS: Record<string, string> = {

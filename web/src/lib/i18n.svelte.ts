@@ -56,6 +56,10 @@ export function speak<T extends Table>(tables: { en: T; zh: Same<T> }): T {
   });
 }
 
+/** The language of a sentence that may be the server's, which speaks English: for who reads the page aloud. */
+export const tongue = (text: string): Language | undefined =>
+  speech.language === "zh" && !/[\u4e00-\u9fff]/.test(text) ? "en" : undefined;
+
 /** 1234567 -> 1,234,567 as the language writes it. */
 export function count(n: number): string {
   return n.toLocaleString(speech.language === "zh" ? "zh-CN" : "en-GB");

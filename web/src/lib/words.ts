@@ -5,6 +5,8 @@ import { speak } from "./i18n.svelte";
 export const words = speak({
   en: {
     again: "Try again",
+    failed: "That did not work",
+    colon: ": ",
     close: "Close",
     messages: "Messages",
     pictures: "Pictures",
@@ -30,6 +32,8 @@ export const words = speak({
   },
   zh: {
     again: "重试",
+    failed: "没有成功",
+    colon: "：",
     close: "关闭",
     messages: "消息",
     pictures: "图片",

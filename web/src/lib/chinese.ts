@@ -1,0 +1,62 @@
+/**
+ * The Chinese of what the server says in English: commands, their options and their presets.
+ *
+ * Each stands beside the English that it was made of. Where the server says another sentence by now, or one that is
+ * not here, its English is shown: what is told is never out of date. A test of the server's forms finds what is missing.
+ */
+
+import table from "../locales/zh.json";
+import { speech } from "./i18n.svelte";
+import { plain, type Command, type Option, type Preset } from "./jobs";
+import { words } from "./words";
+
+type Pairs = Record<string, string[]>; // by name: the English, the Chinese
+interface Told {
+  title?: string; // of a command without a page of its own
+  text: string[];
+  names?: Record<string, string>;
+  options: Pairs;
+}
+interface Table {
+  names: Record<string, string>;
+  options: Pairs;
+  presets: Pairs;
+  commands: Record<string, Told>;
+}
+
+const ZH = table as Table;
+const zh = (): boolean => speech.language === "zh";
+
+function spoken(english: string, ...pairs: (string[] | undefined)[]): string {
+  if (!zh()) return english;
+  return pairs.find((pair) => pair?.[0] === english)?.[1] ?? english;
+}
+
+/** An option's help without the default that ends it: a form shows that in the field. */
+export const told = (option: Pick<Option, "help">): string => (option.help ?? "").replace(/\s*\[default: [^\]]*\]\s*$/, "");
+
+/** What a command's option means. */
+export function explained(command: string, option: Option): string {
+  const name = plain(option.name);
+  return spoken(told(option), ZH.commands[command]?.options[name], ZH.options[name]);
+}
+
+/** What a command does, in a sentence. */
+export const described = (command: Command): string => spoken(command.text, ZH.commands[command.name]?.text);
+
+/** What a preset or a recipe is. */
+export const characterised = (preset: Preset): string => spoken(preset.text, ZH.presets[preset.name]);
+
+/** An option's name in Chinese, if it has one. */
+export const chinese = (name: string, command = ""): string | undefined =>
+  ZH.commands[command]?.names?.[name] ?? ZH.names[name];
+
+/** Commands that have a page of their own, and which. */
+export const PAGE = { stylize: "paint", dream: "dream", invert: "keeps", train: "learn" } as const;
+export const paged = (command: string): command is keyof typeof PAGE => command in PAGE;
+
+/** A command's name as a title: its page's, or in Chinese its own. */
+export function titled(command: string): string {
+  if (paged(command)) return words[PAGE[command]];
+  return zh() ? (ZH.commands[command]?.title ?? command) : command;
+}

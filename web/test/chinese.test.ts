@@ -1,0 +1,79 @@
+/** What the server says in English, in Chinese; and the styles of a painting. */
+
+import { flushSync, mount, unmount } from "svelte";
+import { afterEach, beforeEach, describe, expect, it, vi } from "vitest";
+
+import StylePicker from "../src/components/StylePicker.svelte";
+import { called } from "../src/components/words";
+import { described, explained, told, titled } from "../src/lib/chinese";
+import { speech } from "../src/lib/i18n.svelte";
+import { words as spaced, type Command, type Option } from "../src/lib/jobs";
+import { studio } from "../src/lib/studio.svelte";
+import table from "../src/locales/zh.json";
+
+const steps: Option = { name: "steps", kind: "int", help: "at each octave [default: 10]" };
+const dream: Command = { name: "dream", text: table.commands.dream.text[0]!, options: [steps] };
+
+beforeEach(() => (speech.language = "zh"));
+afterEach(() => (speech.language = "en"));
+
+describe("a command's words", () => {
+  it("are Chinese where the page is", () => {
+    expect(explained("dream", steps)).toBe(table.commands.dream.options.steps[1]);
+    expect(described(dream)).toBe(table.commands.dream.text[1]);
+    expect(called("late_steps", true, spaced)).toBe("末段步数");
+    expect(called("to", true, spaced, "find-lr")).not.toBe(called("to", true, spaced, "export"));
+    expect([titled("dream"), titled("excite")]).toEqual(["梦境", "激发单元"]);
+    speech.language = "en";
+    expect(explained("dream", steps)).toBe("at each octave");
+    expect([described(dream), titled("excite")]).toEqual([dream.text, "excite"]);
+  });
+  it("stay the server's own where it says something else by now", () => {
+    expect(explained("dream", { ...steps, help: "at every octave" })).toBe("at every octave");
+    expect(explained("nothing", steps)).toBe("at each octave");
+    expect(described({ ...dream, text: "Another." })).toBe("Another.");
+    expect(called("quite_new", true, spaced)).toBe("Quite new");
+  });
+  it("go without the default that ends them", () => {
+    expect(told({ help: "pixels [default: relu4_4,relu5_1; for others the last]" })).toBe("pixels");
+    expect(told({ help: "of [x] the rest" })).toBe("of [x] the rest");
+    expect(told({})).toBe("");
+  });
+});
+
+describe("styles", () => {
+  let host: HTMLElement;
+  beforeEach(() => {
+    speech.language = "en";
+    host = document.createElement("div");
+    document.body.append(host);
+    const picture = (id: string) => ({ id, name: `${id}.png`, width: 4, height: 4 });
+    studio.state = { version: "1", networks: [], pictures: [], samples: ["a", "b", "c"].map(picture), device: "cpu", threads: 1 };
+  });
+  afterEach(() => {
+    host.remove();
+    studio.state = null;
+  });
+  const on = (label: string) => host.querySelector<HTMLElement>(`.thumb[aria-label="${label}"]`)!;
+
+  it("are each marked, taken off by another press, and weighed", () => {
+    const onchange = vi.fn();
+    const props = { label: "Styles", help: "", chosen: ["a", "c"], weights: { a: 2 }, onchange };
+    const mounted = mount(StylePicker, { target: host, props });
+    flushSync();
+    const marked = ["a.png", "b.png", "c.png"].map((each) => on(each).getAttribute("aria-pressed"));
+    expect(marked).toEqual(["true", "false", "true"]);
+    on("b.png").click();
+    expect(onchange).toHaveBeenLastCalledWith(["a", "c", "b"], { a: 2 });
+    on("a.png").click();
+    expect(onchange).toHaveBeenLastCalledWith(["c"], { a: 2 });
+    host.querySelector<HTMLElement>('[aria-label="Remove c.png"]')!.click();
+    expect(onchange).toHaveBeenLastCalledWith(["a"], { a: 2 });
+    const [first, second] = host.querySelectorAll<HTMLInputElement>("input[type=range]");
+    expect([first!.value, second!.value]).toEqual(["2", "1"]);
+    second!.value = "0.5";
+    second!.dispatchEvent(new Event("input", { bubbles: true }));
+    expect(onchange).toHaveBeenLastCalledWith(["a", "c"], { a: 2, c: 0.5 });
+    void unmount(mounted);
+  });
+});
