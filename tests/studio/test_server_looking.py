@@ -9,6 +9,7 @@ import struct
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
+from urllib.parse import quote
 
 import numpy as np
 import pytest
@@ -56,6 +57,13 @@ def failing():
             return self.a(x)
     return Failing()
 
+def slashed():
+    torch.manual_seed(0)
+    found = nn.Sequential()
+    for name in ("a/b", "a/b/1", "50%/2F", "a b?#"):
+        found.add_module(name, nn.Conv2d(3, 3, 1))
+    return found
+
 def broken():
     raise KeyError("weights")
 '''
@@ -72,7 +80,7 @@ def odd(tmp_path_factory: pytest.TempPathFactory) -> str:
 def studio(tmp_path_factory: pytest.TempPathFactory, guest: str, odd: str, serve: Any) -> Iterator[Any]:
     openings = (
         Opening(name=guest, options={"mean": (0.5, 0.5, 0.5), "std": (0.2, 0.2, 0.2)}, classes=CLASSES),
-        *(Opening(name=f"{odd}:{name}") for name in ("faulty", "square", "failing", "broken")),
+        *(Opening(name=f"{odd}:{name}") for name in ("faulty", "square", "failing", "broken", "slashed")),
     )
     settings = Settings(runs=tmp_path_factory.mktemp("looking"), networks=openings, threads=1)
     with serve(settings) as found:
@@ -94,6 +102,22 @@ def looked(studio: Any, net: str = NET, size: int | None = 48, picture: str = "s
 def photograph(size: int = 48) -> torch.Tensor:
     picture = images.read("sample:chelsea")
     return picture.tensor(images.fit(picture.height, picture.width, longest=size))
+
+
+def test_a_layer_has_an_address_whatever_it_is_called(studio: Any, odd: str) -> None:
+    """Its / and % are escaped twice: servers take %2F for the / that divides an address."""
+    own = network.load(f"{odd}:slashed").frozen()
+    key = looked(studio, "odd.py-slashed")["key"]
+    for name in ("a/b", "a/b/1", "50%/2F", "a b?#"):
+        part = quote(name.replace("%", "%25").replace("/", "%2F"), safe="")
+        with torch.no_grad():
+            maps = own.features(photograph(), (name,))[name][0].numpy()
+        assert told(studio.get(f"/api/look/{key}/{part}"), "u1").shape[0] == 3
+        plane = told(studio.get(f"/api/look/{key}/{part}/1"), "<f4")
+        assert np.allclose(plane.squeeze(), maps[1], atol=1e-5), name
+        unit = f"/api/unit/odd.py-slashed/{part}/1"
+        assert studio.get(unit).json()["layer"] == name
+        assert studio.get(f"{unit}/map?key={key}").headers["content-type"] == "image/png"
 
 
 def told(answer: Any, kind: str) -> np.ndarray[Any, Any]:

@@ -1,6 +1,6 @@
 import { afterEach, describe, expect, it, vi } from "vitest";
 
-import { ApiError, address, get, post, upload } from "../src/lib/api";
+import { ApiError, address, get, layered, post, upload } from "../src/lib/api";
 import { speak, speech, short } from "../src/lib/i18n.svelte";
 import { link, parse } from "../src/lib/router.svelte";
 import { liveFrame, rgb, sprite } from "../src/lib/sprite";
@@ -19,6 +19,9 @@ describe("addresses", () => {
     const hash = link("unit", ["net", name, 7], { picture: "a&b", key: null });
     expect(parse(hash)).toEqual({ page: "unit", parts: ["net", name, "7"], query: { picture: "a&b" } });
     expect(address("look", "k", name)).toBe(`/api/look/k/${encodeURIComponent(name)}`);
+    // a layer's / and % are escaped twice: servers take %2F for a / that divides
+    expect(decodeURIComponent(address("look", "k", layered("a/b")))).toBe("/api/look/k/a%2Fb");
+    expect(decodeURIComponent(layered(name))).toBe(name);
   });
   it("open Look by default, and survive a hash typed by hand", () => {
     expect(parse("").page).toBe("look");

@@ -11,7 +11,7 @@ from innervision.studio.desk import Desk
 from innervision.studio.looking import tag
 from innervision.studio.networks import Opened
 from innervision.studio.problems import Refused, missing, told
-from innervision.studio.replies import Channel, Known, Text, given, numbers, taken, unchanged
+from innervision.studio.replies import Channel, Known, Layer, Text, given, numbers, taken, unchanged
 
 
 def add(routes: APIRouter, desk: Desk) -> None:
@@ -40,7 +40,7 @@ def add(routes: APIRouter, desk: Desk) -> None:
         responses={**given("application/octet-stream", "uint8, (c, h, w) as X-Shape says"), **problems},
     )
     async def sprite(
-        key: Text, layer: Text, cell: Annotated[int, Query(ge=1, le=512)] = 64, known: Known = ""
+        key: Text, layer: Layer, cell: Annotated[int, Query(ge=1, le=512)] = 64, known: Known = ""
     ) -> Response:
         """Give all channels of a layer, each from its least to its greatest value as 0..255."""
         wanted, opened = await desk.asked(key)
@@ -58,7 +58,7 @@ def add(routes: APIRouter, desk: Desk) -> None:
         response_class=Response,
         responses={**given("application/octet-stream", "float32, little-endian, h · w"), **problems},
     )
-    async def plane(key: Text, layer: Text, channel: Channel, known: Known = "") -> Response:
+    async def plane(key: Text, layer: Layer, channel: Channel, known: Known = "") -> Response:
         """Give the values of one channel."""
         wanted, opened = await desk.asked(key)
         shown(opened, layer)

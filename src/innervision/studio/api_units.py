@@ -13,7 +13,7 @@ from innervision.studio.exciting import Wish
 from innervision.studio.looking import Key, tag
 from innervision.studio.networks import Opened
 from innervision.studio.problems import Refused, missing, told
-from innervision.studio.replies import Asked, Channel, Known, Text, given, kept, unchanged
+from innervision.studio.replies import Asked, Channel, Known, Layer, Text, given, kept, unchanged
 
 Preset = Literal["lucid", "lucid512", "maco", "maco256", "yosinski1", "yosinski2", "yosinski3", "yosinski4"]
 What = Literal["deconvnet", "cam", "map", "top", "top-deconvnet"]
@@ -25,7 +25,7 @@ def add(routes: APIRouter, desk: Desk) -> None:
     unit_path = "/unit/{net}/{layer}/{channel}"
 
     @routes.get(unit_path, tags=["units"], responses=problems)
-    async def unit(net: Text, layer: Text, channel: Channel, key: Asked = None) -> answers.UnitAnswer:
+    async def unit(net: Text, layer: Layer, channel: Channel, key: Asked = None) -> answers.UnitAnswer:
         """Tell what is known of a unit; with the key of a look through its network, what it answers there."""
         opened = await desk.opened.opened(net)
         node = units.node_of(opened.graph, layer, channel)
@@ -53,7 +53,7 @@ def add(routes: APIRouter, desk: Desk) -> None:
 
     async def wished(
         net: Text,
-        layer: Text,
+        layer: Layer,
         channel: Channel,
         size: Annotated[int | None, Query(ge=exciting.SIZES[0], le=exciting.SIZES[1])] = None,
         steps: Annotated[int, Query(ge=exciting.STEPS[0], le=exciting.STEPS[1])] = exciting.USUAL_STEPS,
@@ -108,7 +108,7 @@ def add(routes: APIRouter, desk: Desk) -> None:
     )
     async def drawing(
         net: Text,
-        layer: Text,
+        layer: Layer,
         channel: Channel,
         what: What,
         key: Asked = None,

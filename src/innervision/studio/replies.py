@@ -4,10 +4,18 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from typing import Annotated, Any
+from urllib.parse import unquote
 
 from fastapi import Header, Path, Query, Response
+from pydantic import AfterValidator
 
 Text = Annotated[str, Path(max_length=200)]
+Layer = Annotated[
+    str,
+    Path(max_length=400, description="a layer's name, its / written as %2F and its % as %25"),
+    AfterValidator(unquote),
+]
+"""Escaped once more than an address escapes it: servers read %2F as /, by which an address is divided."""
 Channel = Annotated[int, Path(ge=0, le=1_000_000)]
 Asked = Annotated[str | None, Query(alias="key", max_length=200, description="of a look")]
 Known = Annotated[str, Header(alias="If-None-Match", max_length=1000)]

@@ -158,6 +158,9 @@ export function address(...parts: (string | number)[]): string {
   return [BASE, ...parts.map((part) => encodeURIComponent(String(part)))].join("/");
 }
 
+/** A layer's name as a part of an address: escaped once more, for servers take %2F for a / that divides it. */
+export const layered = (name: string): string => name.replace(/[%/]/g, encodeURIComponent);
+
 /** The side of the shelf's pictures: asked for again at this size they come from the browser's cache. */
 export const THUMB = 160;
 

@@ -1,6 +1,6 @@
 /** A layer's maps as the server sends them: uint8, (channels, h, w) row by row, each scaled lo..hi. */
 
-import { ApiError, address, request, type Prediction } from "./api";
+import { ApiError, address, layered, request, type Prediction } from "./api";
 
 export interface Sprite {
   channels: number;
@@ -23,7 +23,7 @@ function shapeOf(response: Response): [number, number, number] {
 
 /** Fetch a layer's sprite: the one request that a layer costs. */
 export async function sprite(key: string, layer: string, cell: number, signal?: AbortSignal): Promise<Sprite> {
-  const response = await request(`${address("look", key, layer)}?cell=${cell}`, { signal });
+  const response = await request(`${address("look", key, layered(layer))}?cell=${cell}`, { signal });
   const [channels, h, w] = shapeOf(response);
   const data = new Uint8Array(await response.arrayBuffer());
   if (data.length !== channels * h * w) {
@@ -40,7 +40,7 @@ export interface PlainMap {
 
 /** Fetch one channel's values as they are. */
 export async function plainMap(key: string, layer: string, channel: number, signal?: AbortSignal): Promise<PlainMap> {
-  const response = await request(address("look", key, layer, channel), { signal });
+  const response = await request(address("look", key, layered(layer), channel), { signal });
   const [, h, w] = shapeOf(response);
   const bytes = new DataView(await response.arrayBuffer());
   const data = new Float32Array(h * w);
