@@ -760,8 +760,17 @@ def test_a_run_at_work_is_told_from_one_that_was_broken_off() -> None:
     Path("runs/r/run.json").write_text(json.dumps({**card, "status": "running", "result": None}))
     with Path("runs/r/.lock").open("ab") as lock:
         claim(lock)
-        assert run("runs").stdout.splitlines()[1].split()[:5] == ["r", "stylize", "running", "gatys", "-"]
-    assert run("runs").stdout.splitlines()[1].split()[:5] == ["r", "stylize", "broken", "off", "gatys"]
+        assert run("runs").stdout.splitlines()[1].split()[:5] == ["r", "stylize", "running", "gatys", "2/2"]
+    found = run("runs")
+    assert found.stdout.splitlines()[1].split()[:6] == ["r", "stylize", "broken", "off", "gatys", "2/2"]
+    assert found.stderr.startswith("r left no checkpoint") and "--checkpoints" in found.stderr
+    torch.save({"seconds": 1.0, "count": 1, "work": {"image": torch.ones(3)}}, "runs/r/checkpoint.pt")
+    assert run("runs").stderr == "r goes on from step 1 by: innervision stylize --resume runs/r\n"
+    Path("runs/r/checkpoint.pt").write_bytes(b"cut")
+    with Path("runs/r/events.jsonl").open("a") as events:
+        events.write('{"event": "frame", "cou')  # as a crash leaves it
+    found = run("runs")
+    assert "2/2" in found.stdout and "start it anew" in found.stderr
 
 
 def test_each_run_is_told_in_its_own_terms() -> None:

@@ -355,11 +355,13 @@ def test_a_run_at_work_on_the_command_line_is_followed(studio: Studio) -> None:
         with pytest.raises(Unready, match="command line"):
             studio.jobs.stop("cli")
         history = studio.ledger.history("cli")
-        event = {"event": "step", "count": 4, "loss": 0.5, "lr": 0.1}
+        event = {"event": "step", "count": 4, "of": 9, "text": "epoch 1/3", "loss": 0.5, "lr": 0.1}
         (folder / "events.jsonl").write_text(json.dumps(event) + "\n")
         studio.ledger.refresh("cli")
         studio.ledger.refresh("cli")
         assert studio.steps("cli") == [4] and history.open
+        job = studio["cli"]
+        assert (job.step, job.of, job.text) == (4, 9, "epoch 1/3")
     (folder / "run.json").write_text(json.dumps({**CARD, "status": "done"}))
     studio.ledger.refresh("cli")
     assert not history.open and history.since(0)[-1].data == {"state": "done"}

@@ -15,6 +15,7 @@ import click
 
 from innervision import __version__
 from innervision.errors import InnervisionError, OutOfMemory, out_of_memory
+from innervision.samples import SAMPLES
 
 __all__ = ["COMMANDS", "STARTED", "cli", "main"]
 
@@ -43,7 +44,7 @@ COMMANDS: Mapping[str, tuple[str, str]] = MappingProxyType(
         "data": ("innervision.cli.data:data", "List, fetch or look into data sets."),
         "nets": ("innervision.cli.tables:nets", "List the networks and where their weights are."),
         "weights": ("innervision.cli.tables:weights", "List, fetch or look into weights files."),
-        "runs": ("innervision.cli.tables:runs", "List the runs in a folder."),
+        "runs": ("innervision.cli.runs:runs", "List the runs in a folder."),
     }
 )
 
@@ -105,7 +106,17 @@ def _of_a_network(error: Exception) -> str | None:
     return importlib.import_module("innervision.cli.guest").fault(error)
 
 
-@click.group(cls=LazyGroup, context_settings={"help_option_names": ["-h", "--help"]})
+_PICTURES = (
+    f"Wherever a picture is asked for, sample:NAME is one that comes along: {', '.join(SAMPLES)}. "
+    "Begin with: innervision look sample:chelsea"
+)
+
+
+@click.group(
+    cls=LazyGroup,
+    context_settings={"help_option_names": ["-h", "--help"]},
+    epilog=_PICTURES,
+)
 @click.version_option(__version__, prog_name="innervision")
 @click.option("--debug", is_flag=True, help="show where an error arose (or set INNERVISION_DEBUG=1)")
 @click.pass_context

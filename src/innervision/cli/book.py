@@ -131,7 +131,9 @@ class Book:
 
 def events_of(lesson: Lesson, training: Training, seconds: float) -> Iterator[dict[str, Any]]:
     """Yield a step as an event, and an epoch's end as another."""
-    tick, at = lesson.tick, {"count": lesson.tick.count, "seconds": round(seconds, 3)}
+    tick = lesson.tick
+    text = f"epoch {tick.epoch}/{-(-training.steps // len(training.batches))}"
+    at = {"count": tick.count, "of": training.steps, "text": text, "seconds": round(seconds, 3)}
     if tick.loss is not None:
         position = round(tick.count / len(training.batches), 4)
         yield {"event": "step", **at, "position": position, "loss": tick.loss, "lr": tick.lr}

@@ -1,18 +1,13 @@
-"""innervision nets, weights and runs: what there is on this machine."""
+"""innervision nets and weights: what there is on this machine."""
 
 from __future__ import annotations
 
-import math
 import shutil
 import textwrap
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import click
-
-if TYPE_CHECKING:
-    from innervision.record import RunCard
 
 
 def table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
@@ -143,37 +138,3 @@ def inspect(file: Path) -> None:
         ("tensor", "shape", "type"),
         [[name, "x".join(map(str, shape)), kind] for name, shape, kind in found.tensors],
     )
-
-
-@click.command()
-@click.argument("folder", type=click.Path(path_type=Path), required=False)
-def runs(folder: Path | None) -> None:
-    """List the runs in FOLDER (default: runs), oldest first."""
-    from innervision.errors import Invalid
-    from innervision.record import RUNS, in_use, list_runs
-
-    if folder is not None and not folder.is_dir():
-        raise Invalid(f"no folder '{folder}': name one that holds runs")
-    folder = folder or RUNS
-    rows: list[list[str]] = []
-    for path, card in list_runs(folder):
-        alive = card.status != "running" or in_use(path)
-        done = f"{card.result.count}/{card.result.steps}" if card.result else "-"
-        status = card.status if alive else "broken off"
-        recipe = card.preset or "-"
-        rows.append([path.name, card.command, status, recipe, done, outcome(card), card.output])
-    if not rows:
-        click.echo(f"no runs in '{folder}'", err=True)
-        return
-    table(("run", "command", "status", "recipe", "steps", "result", "output"), rows)
-
-
-def outcome(card: RunCard) -> str:
-    """Say what came of a run in its own terms: a painting's total, a training's accuracy or loss."""
-    if card.result is None:
-        return "-"
-    accuracy = card.result.values.get("accuracy")
-    if accuracy is not None:
-        return f"accuracy {100 * accuracy:.2f} %"
-    total = card.result.total
-    return f"{'loss' if card.command == 'train' else 'total'} {total:.4g}" if math.isfinite(total) else "-"

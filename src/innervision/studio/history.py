@@ -152,7 +152,7 @@ def told(event: Mapping[str, Any]) -> dict[str, Any] | None:
     size = event.get("size")
     if kind == "frame" and isinstance(size, list) and len(size) == 2:
         text = f"{size[1]} × {size[0]} px"
-    if kind == "epoch":
+    if kind == "epoch" and not text:
         text = f"epoch {event.get('epoch')}"
     numbers = {str(k)[:80]: v for k, v in terms.items() if k not in _NO_TERMS and _finite(v)}
     return {
