@@ -3,17 +3,20 @@
 from __future__ import annotations
 
 import json
+import signal
 import socket
 import sys
 import threading
 import time
 from collections.abc import Iterator
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import httpx
 import pytest
 import uvicorn
+from fastapi import FastAPI
 
 from innervision.studio import Settings, create_app, jobs, process
 from innervision.studio.serving import Server
@@ -215,6 +218,17 @@ def test_who_goes_is_let_go_and_who_stays_hears_beats(served: tuple[Any, Any]) -
         time.sleep(0.02)
     client.post(f"/api/jobs/{first}/stop")
     assert ended(client, waits)["state"] == "done"
+
+
+def test_a_second_ctrl_c_is_answered_by_a_line(tmp_path: Path) -> None:
+    """And ends the job; uvicorn's own second is a trace, and leaves the job to itself."""
+    app, said, hurried = FastAPI(), list[str](), threading.Event()
+    app.state.jobs = SimpleNamespace(busy=True, hurry=hurried.set)
+    server = Server(app, uvicorn.Config(app), say=said.append)
+    for _ in range(3):
+        server.handle_exit(signal.SIGINT, None)
+    assert server.should_exit and not server.force_exit and hurried.wait(10)
+    assert [line.partition(";")[0] for line in said] == ["stopping", "stopping at once"]
 
 
 def test_a_server_that_stops_lets_go_of_who_follows(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -107,7 +107,9 @@ def studio(
             timeout_graceful_shutdown=2,  # pages that follow a job would hold it for ever
         )
         with contextlib.suppress(KeyboardInterrupt):  # the usual end
-            Server(app, config).run(sockets=[listening])
+            Server(app, config, say=lambda text: click.echo(f"innervision studio: {text}", err=True)).run(
+                sockets=[listening]
+            )
     finally:
         listening.close()
 

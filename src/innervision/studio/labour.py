@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import json
-import os
 import shutil
 import signal
 import time
@@ -16,7 +15,7 @@ from innervision.files import claim
 from innervision.studio.files import files
 from innervision.studio.history import told
 from innervision.studio.ledger import Ledger
-from innervision.studio.process import Child, signal_group
+from innervision.studio.process import KILL, Child, signal_group
 from innervision.studio.runs import EVENTS, INPUTS, RECORD, Job, State, clean
 from innervision.studio.works import WORKS, Work
 
@@ -62,7 +61,7 @@ def take(folder: Path) -> IO[bytes]:
 
 def end_orphan(folder: Path, pid: int | None, *, patience: float = 5.0) -> None:
     """End what a server that died has left at work in a run's folder: as Ctrl-C does, then by force."""
-    for number in (signal.SIGINT, signal.SIGKILL):
+    for number in (signal.SIGINT, KILL):
         until = time.monotonic() + patience
         asked = False
         while time.monotonic() < until:
@@ -71,7 +70,7 @@ def end_orphan(folder: Path, pid: int | None, *, patience: float = 5.0) -> None:
                 return
             except (BlockingIOError, PermissionError):
                 # the lock's holder is in this group, so that no other has its number
-                if not asked and pid is not None and pid > 1 and pid != os.getpgrp():
+                if not asked and pid is not None and pid > 1:
                     signal_group(pid, number)
                 asked = True
                 time.sleep(0.05)

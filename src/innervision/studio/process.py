@@ -16,7 +16,8 @@ from typing import IO, Any
 PROGRAM = (sys.executable, "-P", "-m", "innervision")  # -P: a file torch.py in the working folder is not ours
 NICE = 5  # a job steps back a little, so that looking stays fluent beside it
 _LINE = 1 << 20  # bytes of a line that is read at once; what is longer is no event
-_STOPS = (signal.SIGINT, signal.SIGTERM, signal.SIGKILL)  # what asking once, twice and three times sends
+KILL = getattr(signal, "SIGKILL", signal.SIGTERM)  # Windows has no SIGKILL: there SIGTERM ends by force
+_STOPS = (signal.SIGINT, signal.SIGTERM, KILL)  # what asking once, twice and three times sends
 STOPPED = frozenset(code for number in _STOPS for code in (128 + number, -number))
 """Exit codes of a command that was asked to stop."""
 
@@ -36,12 +37,12 @@ class Child:
             stdin=subprocess.DEVNULL,
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
-            start_new_session=True,  # Ctrl-C at the server is not its own
-            pass_fds=(lock.fileno(),),
+            **_apart(lock),
             env={**os.environ, "PYTHONUNBUFFERED": "1", "PYTHONIOENCODING": "utf-8"},
         )
-        with contextlib.suppress(OSError):
-            os.setpriority(os.PRIO_PROCESS, self._process.pid, NICE)
+        if sys.platform != "win32":
+            with contextlib.suppress(OSError):
+                os.setpriority(os.PRIO_PROCESS, self._process.pid, NICE)
         self._threads = [
             threading.Thread(target=work, daemon=True) for work in (self._read_errors, self._reap)
         ]
@@ -78,7 +79,7 @@ class Child:
 
     def kill(self) -> None:
         """End it by force."""
-        signal_group(self._process.pid, signal.SIGKILL)
+        signal_group(self._process.pid, KILL)
 
     @property
     def asked(self) -> int:
@@ -107,7 +108,7 @@ class Child:
         code = self.code
         if code < 0:
             name = signal.Signals(-code).name if -code in [*signal.Signals] else str(-code)
-            why = ", perhaps for want of memory" if -code == signal.SIGKILL else ""
+            why = ", perhaps for want of memory" if -code == KILL else ""
             return f"its process was ended by {name}{why}"
         return self._last() or f"its process ended with exit code {code}"
 
@@ -124,10 +125,20 @@ class Child:
     def _reap(self) -> None:
         self._process.wait()
         # what it has left behind would keep its output open
-        signal_group(self._process.pid, signal.SIGKILL)
+        signal_group(self._process.pid, KILL)
+
+
+def _apart(lock: IO[bytes]) -> dict[str, Any]:
+    """Return what begins a process in a group of its own, for Ctrl-C at the server is not its own."""
+    if sys.platform == "win32":  # where a lock is not handed on: a job that a dead server leaves is not found
+        return {"creationflags": subprocess.CREATE_NEW_PROCESS_GROUP | subprocess.BELOW_NORMAL_PRIORITY_CLASS}
+    return {"start_new_session": True, "pass_fds": (lock.fileno(),)}
 
 
 def signal_group(pid: int, number: int) -> None:
-    """Send a signal to a process group, if it is still there."""
-    with contextlib.suppress(ProcessLookupError, PermissionError):
-        os.killpg(pid, number)
+    """Send a signal to a process group, if it is still there; never to our own."""
+    with contextlib.suppress(OSError):
+        if sys.platform == "win32":  # a group hears of Ctrl-Break alone, which the command takes for Ctrl-C
+            os.kill(pid, signal.CTRL_BREAK_EVENT if number == signal.SIGINT else number)
+        elif pid != os.getpgrp():
+            os.killpg(pid, number)

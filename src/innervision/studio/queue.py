@@ -165,6 +165,20 @@ class Jobs:
             self.ledger.forget(id)
             shutil.rmtree(self.folder / id, ignore_errors=True)
 
+    @property
+    def busy(self) -> bool:
+        """Whether a job is at work."""
+        return self._child is not None
+
+    def hurry(self) -> None:
+        """Let `close` wait no longer: the job at work is ended by force."""
+        with self._turn:
+            self._closing = True
+            self._turn.notify_all()
+            if self._child is not None:
+                self._child[1].stop()
+                self._child[1].kill()
+
     def hang_up(self) -> None:
         """Let everyone who follows a job go: a server that is to stop would wait for them."""
         self.ledger.hang_up()
