@@ -232,6 +232,21 @@ def test_the_server_stops_and_another_finds_all(begin: Callable[[], Studio]) -> 
     assert [job.id for job in second.ledger.listing()] == [waits, works, done]
 
 
+def test_a_server_in_a_hurry_waits_for_no_one(begin: Callable[[], Studio]) -> None:
+    """Its job is deaf to Ctrl-C: it would wait for twenty seconds."""
+    studio = begin()
+    id = studio.submit(steps=4000, seed=3)
+    until(lambda: studio.steps(id), bool)
+    closing = threading.Thread(target=studio.jobs.close)
+    closing.start()
+    until(lambda: studio.jobs._child and studio.jobs._child[1].asked, bool)
+    assert studio.jobs.busy
+    studio.jobs.hurry()
+    closing.join(15)
+    assert not closing.is_alive() and not studio.jobs.busy
+    assert studio[id].state == "interrupted"
+
+
 def test_a_server_that_died_leaves_no_one_at_work(begin: Callable[[], Studio], tmp_path: Path) -> None:
     """Its job is deaf to Ctrl-C, and goes on: the next server ends it by force before it offers it."""
     folder = tmp_path / "runs" / "dream-1"

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib
 import os
+import signal
 import sys
 from collections.abc import Mapping
 from datetime import datetime
@@ -128,5 +129,7 @@ def cli(ctx: click.Context, debug: bool) -> None:
 
 def main(args: list[str] | None = None) -> NoReturn:
     """Run the command line and exit."""
+    if sys.platform == "win32":  # by Ctrl-Break the studio stops its jobs: let it do what Ctrl-C does
+        signal.signal(signal.SIGBREAK, lambda number, frame: signal.raise_signal(signal.SIGINT))
     cli.main(args=args, prog_name="innervision")
     raise SystemExit(0)
