@@ -7,6 +7,7 @@ and a size is (height, width). A `Picture` is what a file holds, before it becom
 from __future__ import annotations
 
 import contextlib
+import difflib
 import io
 import math
 import os
@@ -174,6 +175,14 @@ def read(source: Source, *, max_pixels: int = MAX_PIXELS) -> Picture:
         return _picture(image, name, max_pixels)
 
 
+def _sample(path: Path) -> str:
+    """Return what to say of the samples to who named a file that is not there."""
+    near = difflib.get_close_matches(path.stem.lower(), samples.SAMPLES, n=1, cutoff=0.75)
+    if near:
+        return f", or did you mean sample:{near[0]}?"
+    return f", or take sample:NAME, with NAME one of {', '.join(samples.SAMPLES)}"
+
+
 def _stream(source: object, opened: contextlib.ExitStack) -> tuple[BinaryIO, str]:
     """Return a seekable stream of the source's bytes, and what to call it."""
     if isinstance(source, bytes):
@@ -188,7 +197,7 @@ def _stream(source: object, opened: contextlib.ExitStack) -> tuple[BinaryIO, str
             stream = opened.enter_context(path.open("rb"))
             return (stream if stream.seekable() else io.BytesIO(stream.read())), f"'{path}'"
         except FileNotFoundError:
-            raise Invalid(f"no file '{path}': check its name and folder") from None
+            raise Invalid(f"no file '{path}': check its name and folder{_sample(path)}") from None
         except IsADirectoryError:
             raise Invalid(f"'{path}' is a folder: name a picture in it") from None
         except (OSError, ValueError) as error:  # ValueError: a null character in the path

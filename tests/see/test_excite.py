@@ -14,7 +14,7 @@ from PIL import Image
 from torch import Tensor, nn
 
 from innervision.cli import cli
-from innervision.cli.excite import answer, draw
+from innervision.cli.excited import answer, draw
 from innervision.core import Sgd, diversity
 from innervision.core import excite as excitement
 from innervision.errors import Diverged, Invalid
@@ -404,7 +404,7 @@ def run(*args: str) -> Result:
 
 
 def test_one_target_is_one_picture() -> None:
-    result = run("--target", "3:2", "-o", "out/two.png")
+    result = run("--target", "3:2", "-o", "out/two.png", "--no-caption")
     assert result.exit_code == 0, result.output
     with Image.open("out/two.png") as picture:
         assert picture.size == (16, 16)
@@ -413,7 +413,7 @@ def test_one_target_is_one_picture() -> None:
 
 
 def test_maco_is_transparent_where_nothing_was_asked() -> None:
-    words = ("--target", "3:2", "--preset", "maco", "--size", "48")
+    words = ("--target", "3:2", "--preset", "maco", "--size", "48", "--no-caption")
     for more, mode in (((), "RGBA"), (("--opaque",), "RGB")):
         assert run(*words, *more, "-o", "maco.png").exit_code == 0
         with Image.open("maco.png") as picture:

@@ -273,8 +273,11 @@ def test_what_it_will_cost_is_told_before() -> None:
     assert set(event["parts"]) == {"layers", "units", "maps", "kept", "dreams", "compared"}
     assert event["seconds"] == pytest.approx(sum(event["parts"].values()), abs=0.4)
     quick = look("--net", "own.py:base", "--dry-run", "--quick")
-    assert re.fullmatch(r"about [\d.]+e\d+ multiply-adds, \d+ s on this machine\n", quick.stdout)
-    assert event["multiply_adds"] > 10 * float(quick.stdout.split()[1])
+    _, cost, files = quick.stdout.splitlines()
+    assert re.fullmatch(r"about [\d.]+e\d+ multiply-adds, \d+ s on this machine", cost)
+    assert event["multiply_adds"] > 10 * float(cost.split()[1])
+    assert files == "would write look-photo.html, look-photo.html.run.json"
+    assert event["files"] == ["look-photo.html", "look-photo.html.run.json"]
 
 
 def test_multiply_adds_are_those_of_the_convolutions() -> None:

@@ -53,14 +53,15 @@ class Count(click.ParamType):
     type=click.Choice(["channel", "shared", "centred"]),
     default="channel",
     show_default=True,
-    help="a scale a channel, one for the layer, or one with 0 in the middle",
+    help="of a sheet's colours: channel, each channel its own; shared, one for the layer; centred, one for "
+    "the layer with 0 in the middle. The overview's rows have one each",
 )
 @click.option(
     "--channels",
     type=Count(),
     default="16",
     show_default=True,
-    help="the strongest of a layer, or all of them",
+    help="how many of a layer's channels its sheet shows, the strongest first",
 )
 @click.option("--raw", type=click.Path(path_type=Path), help="write the numbers too: .npz or .safetensors")
 @click.option("--size", type=click.IntRange(1), default=224, show_default=True, help="longest side in pixels")
@@ -80,8 +81,8 @@ def activations(
 ) -> None:
     """Show what the layers of a network answer to IMAGE: a sheet a layer, an overview and an index.
 
-    Prints each layer's shape, what its units see, and how many of its channels are dead (0 everywhere in
-    this picture) or saturated.
+    IMAGE is a file or sample:NAME. Prints each layer's shape, what its units see, and how many of its
+    channels are dead (0 everywhere in this picture) or saturated (at the end of their range everywhere).
     """
     from innervision import images
     from innervision.files import atomic

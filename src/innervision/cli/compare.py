@@ -8,6 +8,8 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from innervision.cli.beforehand import dry_run_option
+from innervision.cli.beforehand import tell as foretell
 from innervision.cli.options import Several
 from innervision.cli.seeing import (
     leave_card,
@@ -43,11 +45,17 @@ class Greedy(click.Command):
 
 @click.command(cls=Greedy)
 @click.argument("pictures", nargs=-1)
-@click.option("--net2", help="a second network, to compare the first one's layers with")
+@click.option(
+    "--net2", help="a second network, to compare the first one's layers with [default: with each other]"
+)
 @click.option("--weights2", help="the second network's weights file")
 @click.option("--layers", type=Several(str), help="of the first network [default: every ReLU]")
 @click.option("--layers2", type=Several(str), help="of the second network [default: every ReLU]")
-@click.option("--biased", is_flag=True, help="all pictures at once, as Kornblith et al. do")
+@click.option(
+    "--biased",
+    is_flag=True,
+    help="as Kornblith et al., of all pictures at once: near 1 for any layers where pictures are few",
+)
 @click.option("--batch", type=int, default=64, show_default=True, help="pictures at once for the similarity")
 @click.option("--invariance", metavar="IMAGE", help="shift, scale and turn this picture instead")
 @click.option(
@@ -61,7 +69,10 @@ class Greedy(click.Command):
 @click.option(
     "--size", type=int, help="side of the pictures in pixels [default: 224; of a data set, its own]"
 )
-@click.option("-o", "--output", type=click.Path(path_type=Path), help="[default: compare.png]")
+@click.option(
+    "-o", "--output", type=click.Path(path_type=Path), help="the picture to write [default: compare.png]"
+)
+@dry_run_option
 @limit_option
 @network_options
 @telling_options
@@ -69,12 +80,14 @@ class Greedy(click.Command):
 def compare(ctx: click.Context, **chosen: Any) -> None:
     """Compare layers by how they answer to PICTURES: linear CKA of all with all, as a heat map.
 
-    PICTURES are picture files, a folder of them, or a data set's file; at 224 px VGG19 takes about a second
-    for each. With --net2 the first network's layers are compared with the second's. With --invariance
-    IMAGE it is seen instead how far every layer's features move when a picture is shifted, scaled and
-    turned; with PICTURES --checkpoints W1 W2 … --target LAYER:CHANNEL, what a unit answers to as training
-    goes on; with PICTURES and a --part for each, whether a network knows that the parts are the same. The
-    numbers lie beside the picture, in OUTPUT with the suffix .csv.
+    PICTURES are picture files, a folder of them, or a data set's file: 64 or more, for a sound comparison; at
+    224 px VGG19 takes about a second for each. A picture is a file or sample:NAME.
+
+    With --net2 the first network's layers are compared with the second's. With --invariance IMAGE it is seen
+    instead how far every layer's features move when a picture is shifted, scaled and turned; with PICTURES
+    --checkpoints W1 W2 … --target LAYER:CHANNEL, what a unit answers to as training goes on; with PICTURES
+    and a --part for each, whether a network knows that the parts are the same. The numbers lie beside the
+    picture, in OUTPUT with the suffix .csv.
     """
     from innervision.errors import Invalid
     from innervision.images import writable
@@ -90,6 +103,11 @@ def compare(ctx: click.Context, **chosen: Any) -> None:
         )
     output = chosen["output"] or Path("compare.png")
     writable(output)
+    if chosen["checkpoints"] and not chosen["target"]:
+        raise Invalid("--checkpoints needs --target LAYER:CHANNEL: the unit to follow")
+    if chosen["dry_run"]:
+        _foretell(chosen, asked[0] if asked else "similarity")
+        return
     ask = {"invariance": _invariance, "checkpoints": _checkpoints, "parts": _parts}
     with telling(quiet=chosen["quiet"], as_json=chosen["as_json"]) as tell:
         page, rows, text = ask[asked[0]](chosen, tell) if asked else _similarity(chosen, tell)
@@ -108,11 +126,22 @@ def compare(ctx: click.Context, **chosen: Any) -> None:
         )
 
 
+def _foretell(chosen: Mapping[str, Any], kind: str) -> None:
+    from innervision.cli.comparing import plan
+
+    if kind == "checkpoints":  # they are of one network: the first stands for all
+        chosen = {**chosen, "weights": chosen["checkpoints"][0]}
+    second = _second(chosen) if kind == "similarity" else None
+    pictures = None if kind == "invariance" else _some(chosen)
+    foretell(plan(chosen, kind, second, pictures), as_json=chosen["as_json"])
+
+
 Rows = list[Sequence[Any]]  # a table, its head first
 Found = tuple["Image.Image", Rows, str]  # the picture, the numbers, and a line for a person
 
 
 def _similarity(chosen: Mapping[str, Any], tell: Telling) -> Found:
+    from innervision.cli.comparing import caution
     from innervision.see.compare import cka, heat_map
 
     network = open_network(chosen)
@@ -135,6 +164,10 @@ def _similarity(chosen: Mapping[str, Any], tell: Telling) -> Found:
     seen = found.of - len(found.skipped)
     kind = "biased" if chosen["biased"] else "unbiased"
     title = f"linear CKA ({kind}), {seen:,} pictures"
+    doubt = caution(found, biased=chosen["biased"])
+    if doubt:
+        tell.say(doubt)
+        title += ": too few"
     page = heat_map(found, title=title, names=(network.name, (second or network).name))
     rows: Rows = [("", *found.columns)]
     rows += [(name, *map(float, values)) for name, values in zip(found.rows, found.matrix, strict=True)]
@@ -188,12 +221,9 @@ def _invariance(chosen: Mapping[str, Any], tell: Telling) -> Found:
 
 
 def _checkpoints(chosen: Mapping[str, Any], tell: Telling) -> Found:
-    from innervision.errors import Invalid
     from innervision.see.evolution import draw, evolution
     from innervision.see.target import target
 
-    if not chosen["target"]:
-        raise Invalid("--checkpoints needs --target LAYER:CHANNEL: the unit to follow")
     files = chosen["checkpoints"]
     opened = ((Path(file).stem, open_network({**chosen, "weights": file})) for file in files)
     first = next(opened)

@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
 
+from innervision.cli.beforehand import Plan, beside, dry_run_option
+from innervision.cli.beforehand import tell as foretell
 from innervision.cli.seeing import (
     Telling,
     leave_card,
@@ -28,7 +31,7 @@ if TYPE_CHECKING:
     from torch import Tensor
 
     from innervision.network import Network
-    from innervision.see.dream import Dreamt
+    from innervision.see.dream import Dreamt, Octaves
     from innervision.see.wishes import Wish
 
 USUAL = "relu4_4,relu5_1"  # of vgg19: eyes and fur, then heads
@@ -45,15 +48,51 @@ _EVERY = 5  # steps between snapshots
     f"between [default: {USUAL}; for other networks the ReLU three quarters of the way through]",
 )
 @click.option("--guide", help="a picture: dream of what the layers see in it")
-@click.option("--octaves", type=int, default=4, show_default=True, help="sizes, the last the picture's own")
-@click.option("--octave-scale", type=float, default=1.4, show_default=True, help="from one to the next")
+@click.option(
+    "--octaves",
+    type=int,
+    default=4,
+    show_default=True,
+    help="sizes that are dreamt at, from small to the picture's own: more make larger forms",
+)
+@click.option(
+    "--octave-scale",
+    type=float,
+    default=1.4,
+    show_default=True,
+    help="how many times larger each size is than the one before",
+)
 @click.option("--steps", type=int, default=10, show_default=True, help="at each octave")
-@click.option("--rate", type=float, default=1.5, show_default=True, help="mean change of a step, of 255")
-@click.option("--jitter", type=int, default=32, show_default=True, help="pixels")
+@click.option(
+    "--rate", type=float, default=1.5, show_default=True, help="mean change of a pixel in a step, of 255"
+)
+@click.option(
+    "--jitter",
+    type=int,
+    default=32,
+    show_default=True,
+    help="by how many pixels at most the picture is rolled before a step",
+)
 @click.option("--tile", type=int, default=512, show_default=True, help="px the network sees at once each way")
-@click.option("--size", type=int, default=512, show_default=True, help="longest side; 0: the picture's own")
-@click.option("--pictures", type=int, help="of a film that zooms in, each dreamt upon the one before")
-@click.option("--zoom", type=float, default=0.05, show_default=True, help="share of the sides, a picture")
+@click.option(
+    "--size",
+    type=int,
+    default=512,
+    show_default=True,
+    help="longest side of the picture, in pixels; 0: its own",
+)
+@click.option(
+    "--pictures",
+    type=int,
+    help="make a film of so many, which zooms in, each dreamt upon the one before [default: one picture]",
+)
+@click.option(
+    "--zoom",
+    type=float,
+    default=0.05,
+    show_default=True,
+    help="of a film: by what share of its sides each picture is zoomed into",
+)
 @click.option("--fps", type=int, default=12, show_default=True, help="pictures a second of an mp4")
 @click.option("--seed", type=int, default=0, show_default=True, help="of the jitter")
 @precision_option("bfloat16 where the processor has it")
@@ -68,6 +107,7 @@ _EVERY = 5  # steps between snapshots
     type=click.Path(path_type=Path),
     help=f"a folder to keep the picture as it comes, every {_EVERY} steps, in its snapshots",
 )
+@dry_run_option
 @limit_option
 @network_options
 @telling_options
@@ -80,6 +120,7 @@ def dream(
     pictures: int | None,
     output: str | None,
     folder: Path | None,
+    dry_run: bool,
     quiet: bool,
     as_json: bool,
     **chosen: Any,
@@ -104,7 +145,7 @@ def dream(
     )
     with contextlib.ExitStack() as opened:
         told = opened.enter_context(telling(quiet=quiet, as_json=as_json))
-        keep = _keeper(place, pictures, chosen["fps"], opened)
+        keep = None if dry_run and place.suffix == ".mp4" else _keeper(place, pictures, chosen["fps"], opened)
         network = open_network(chosen)
         network = network.frozen(choose_precision(chosen["precision"], network.device))
         wishes = read_wishes(layers or usual(network), network)
@@ -112,9 +153,14 @@ def dream(
         limit = chosen["max_pixels"]
         _, image = open_picture(source, size, limit)
         seen = None if guide is None else open_picture(guide, size, limit)[1].to(network.device)
+        image = image.to(network.device)
+        if dry_run or keep is None:
+            files = _files(place, pictures, folder)
+            foretell(plan(network, image, wishes, seen, how, pictures or 1, files), as_json=as_json)
+            return
         frames = film(
             network,
-            image.to(network.device),
+            image,
             wishes,
             pictures=pictures or 1,
             zoom=chosen["zoom"],
@@ -143,6 +189,47 @@ def dream(
     )
     if not finished:
         ctx.exit(130)
+
+
+def plan(
+    network: Network,
+    image: Tensor,
+    wishes: list[Wish],
+    guide: Tensor | None,
+    how: Octaves,
+    pictures: int,
+    files: tuple[str, ...],
+) -> Plan:
+    """Return what is about to be done, its seconds from a few steps at the smallest size and the largest."""
+    from innervision.cli import beforehand
+    from innervision.images import resize
+    from innervision.see.dream import dream as work
+
+    height, width = image.shape[-2:]
+    sizes = how.sizes((height, width))
+    tried: list[tuple[float, float]] = []
+    for size in dict.fromkeys((sizes[0], sizes[-1])):
+        one = replace(how, count=1, steps=4)
+        steps = work(network, resize(image, size), wishes, guide=guide, octaves=one)
+        tried.append((size[0] * size[1], beforehand.pace(steps)))
+    each = sum(beforehand.between(tried[0], tried[-1], h * w) for h, w in sizes)
+    asked = beforehand.names([f"{target}={weight:g}" if weight != 1 else target for target, weight in wishes])
+    film = f"a film of {pictures} pictures of" if pictures > 1 else "a dream of"
+    octaves = ", ".join(f"{w}x{h}" for h, w in sizes)
+    lines = (
+        f"{film} {asked}, {width}x{height} px",
+        f"{pictures * len(sizes) * how.steps} steps: {how.steps} at each of {octaves}",
+        beforehand.about(network),
+    )
+    return Plan(lines, pictures * how.steps * each, files, **beforehand.memory(network.device))
+
+
+def _files(place: Path, pictures: int | None, folder: Path | None) -> tuple[str, ...]:
+    """Return what is written."""
+    kept = () if folder is None or pictures is not None else (f"{folder / 'snapshots'}/",)
+    if pictures is None or place.suffix:
+        return (*beside(place), *kept)
+    return f"{place / '0000.png'} … {pictures - 1:04d}.png", str(place / "run.json")
 
 
 def usual(network: Network) -> str:

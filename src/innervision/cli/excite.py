@@ -3,31 +3,35 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
+from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
 
+from innervision.cli.beforehand import Plan, beside, dry_run_option
+from innervision.cli.beforehand import tell as foretell
+from innervision.cli.excited import called, draw, glimpse, tell
 from innervision.cli.seeing import (
     leave_card,
     network_options,
     open_network,
     precision_option,
+    snapshots_option,
     telling,
     telling_options,
 )
 from innervision.cli.tables import paragraph
 
 if TYPE_CHECKING:
-    from PIL import Image
-
     from innervision.network import Network
-    from innervision.see.excite import Excited, Unit
+    from innervision.see.excite import Excitation, Unit
     from innervision.see.target import Target
 
 _DEFAULT = 4  # units shown where none is named
+_EVERY = 10  # steps between snapshots
+_TRIED = 4  # layers of whose units a dry run tries some steps
 
 
 @click.command()
@@ -36,7 +40,7 @@ _DEFAULT = 4  # units shown where none is named
     "targets",
     multiple=True,
     help="class:207, class:tabby, relu4_1:12, relu4_1:12@5,7, or a direction: relu4_1:3+0.5*7, "
-    "relu4_1:FILE.npy; repeatable",
+    "relu4_1:FILE.npy; repeatable [default: channels 0 to 3 of a layer halfway in]",
 )
 @click.option(
     "--targets", "ranges", multiple=True, help="many: relu4_1:0-15, relu4_1:3,17,200, or relu4_1 for all"
@@ -63,11 +67,23 @@ _DEFAULT = 4  # units shown where none is named
 @click.option("--batch", type=click.IntRange(1), help="units made together [default: what fits 1 GiB]")
 @click.option("--seed", type=int, default=0, show_default=True, help="of the start and of the views")
 @precision_option("of the network; auto is bfloat16 where the processor gains from it")
-@click.option("--tile", type=click.IntRange(16), help="side of a picture on a contact sheet, in pixels")
+@click.option(
+    "--tile",
+    type=click.IntRange(16),
+    help="side of a picture on a contact sheet, in pixels [default: 240, of many 160 or 96]",
+)
+@click.option(
+    "--caption/--no-caption",
+    default=True,
+    show_default=True,
+    help="say below a single picture what it excites, and how much; a sheet always does",
+)
 @click.option("--opaque", is_flag=True, help="show also what maco leaves to chance, else transparent")
 @click.option(
     "-o", "--output", type=click.Path(path_type=Path), help="the picture [default: excite-TARGET.png]"
 )
+@snapshots_option(_EVERY)
+@dry_run_option
 @network_options
 @telling_options
 @click.pass_context
@@ -78,7 +94,10 @@ def excite(
     preset: str,
     output: Path | None,
     tile: int | None,
+    caption: bool,
     opaque: bool,
+    run: Path | None,
+    dry_run: bool,
     quiet: bool,
     as_json: bool,
     **chosen: Any,
@@ -109,6 +128,12 @@ def excite(
     images.writable(where)
     options = ("size", "steps", "pictures", "diverse", "neuron", "batch", "seed", "precision")
     work = work_on(network, units, preset=preset, **{name: chosen[name] for name in options})
+    snapshots = None if run is None else run / "snapshots"
+    if dry_run:
+        foretold = plan(work, where, {**chosen, "preset": preset})
+        kept = () if snapshots is None else (f"{snapshots}/",)
+        foretell(replace(foretold, files=(*foretold.files, *kept)), as_json=as_json)
+        return
     stopped = False
     with telling(quiet=quiet, as_json=as_json) as told:
         try:
@@ -116,11 +141,13 @@ def excite(
                 first, last = step.units[0], step.units[-1]
                 name = f"{first}" if first is last else f"{first} … {last}"
                 told.step(step.count, step.steps, name, total=step.frame.total)
+                if snapshots is not None and step.count % _EVERY == 0 and step.count < step.steps:
+                    images.write(glimpse(step.frame.image), snapshots / f"{step.count:04d}.png")
         except KeyboardInterrupt:
             stopped = True
         found = work.so_far()
         if found:
-            images.write(draw(found, tile, network, opaque=opaque), where)
+            images.write(draw(found, tile, network, opaque=opaque, caption=caption), where)
             named = [str(unit) for unit in units]
             given = {**chosen, "targets": named, "preset": preset, "opaque": opaque}
             leave_card("excite", where, given, {}, seed=chosen["seed"])
@@ -175,75 +202,24 @@ def name_of(units: list[Unit]) -> str:
     return f"excite-{re.sub(r'[^A-Za-z0-9_.]+', '-', str(first))}{more}.png"
 
 
-def called(unit: Unit, network: Network) -> str:
-    """Return what a unit is called for a person: a class by its name."""
-    from innervision.see.target import Target, named
+def plan(work: Excitation, where: Path, chosen: Mapping[str, Any]) -> Plan:
+    """Return what is about to be done, its seconds from a few steps of units of up to four layers."""
+    from innervision.cli.beforehand import about, memory, names, pace
+    from innervision.machine import choose_precision
 
-    return named(unit, network) if isinstance(unit, Target) else str(unit)
-
-
-def draw(found: list[Excited], tile: int | None, network: Network, *, opaque: bool = False) -> Image.Image:
-    """Draw a single picture as it is, several on a contact sheet, those of a unit in a row.
-
-    On a sheet, a unit that nothing excited is dark and grey.
-    opaque: without the transparency that MaCo's pictures have.
-    """
-    from innervision.sheets import sheet
-
-    pictures = [drawn for each in found for drawn in _drawn(each, opaque)]
-    if len(pictures) == 1:
-        return pictures[0]
-    whose = [each for each in found for _ in each.images]
-    pictures = [_faded(one) if silent(each) else one for one, each in zip(pictures, whose, strict=True)]
-    count = len(found[0].images)
-    labels = [
-        f"{called(each.unit, network)}\n{answer(each)}" if place == 0 else " "
-        for each in found
-        for place in range(count)
-    ]
-    side = tile or (240 if len(pictures) <= 16 else 160 if len(pictures) <= 64 else 96)
-    return sheet(pictures, labels=labels, columns=count if count > 1 else None, tile=side, smooth=True)
-
-
-def answer(each: Excited) -> str:
-    """Say how a unit's answer rose."""
-    return "nothing excited it" if silent(each) else f"{each.before:.3g} to {each.after:.3g}"
-
-
-def silent(each: Excited) -> bool:
-    """Tell whether nothing was found that excites a unit: what its picture shows is chance."""
-    return each.after <= min(0.0, each.before)
-
-
-def _faded(picture: Image.Image) -> Image.Image:
-    from PIL import ImageEnhance
-
-    return ImageEnhance.Brightness(ImageEnhance.Color(picture).enhance(0)).enhance(0.35)
-
-
-def _drawn(each: Excited, opaque: bool) -> Iterator[Image.Image]:
-    from PIL import Image
-
-    from innervision.images import to_bytes
-
-    for n, image in enumerate(each.images.split(1)):
-        picture = Image.fromarray(to_bytes(image))
-        if each.opacity is not None and not opaque:
-            picture.putalpha(Image.fromarray(to_bytes(each.opacity[n : n + 1].expand(1, 3, -1, -1))[..., 0]))
-        yield picture
-
-
-def tell(found: list[Excited], where: Path, stopped: bool, network: Network) -> str:
-    """Return what came of it, for a person."""
-    if not found:
-        return "stopped before the first step: nothing was written"
-    names = [called(each.unit, network) for each in found if silent(each)]
-    quiet = f"; nothing excited {', '.join(names)}" if names else ""
-    one = found[0]
-    what = (
-        f"{called(one.unit, network)} answers {one.after:.4g}, {one.before:.4g} before"
-        if len(found) == 1
-        else ""
+    how, network = work.plan, work.network
+    spans: dict[str | None, float] = {}
+    for units in work.batches:
+        if units[0].layer not in spans and len(spans) < _TRIED:
+            spans[units[0].layer] = pace(work.alone(units)) / len(units)
+    usual = sum(spans.values()) / len(spans)
+    each = sum(len(units) * spans.get(units[0].layer, usual) for units in work.batches)
+    count, together = len(work.units), len(work.batches[0])
+    several = f", {how.pictures} pictures each" if how.pictures > 1 else ""
+    at_once = f", {together} at a time" if count > together else ""
+    lines = (
+        f"what excites {names([called(unit, network) for unit in work.units])}{several}",
+        f"{how.size[1]}x{how.size[0]} px, {how.steps} steps by preset {chosen['preset']}{at_once}",
+        about(network, choose_precision(chosen["precision"], network.device)),
     )
-    what = what or f"{len(found)} units"
-    return f"{'stopped: ' if stopped else ''}{where}: {what}{quiet}"
+    return Plan(lines, each * how.steps, beside(where), **memory(network.device))

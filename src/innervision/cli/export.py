@@ -60,9 +60,9 @@ def export(
     with telling(quiet=quiet, as_json=as_json) as told:
         made = write(network, where, to=kind, input=input_, size=size)
         leave_card("export", where, {**chosen, "to": kind, "input": input_, "size": size}, {})
-        off = None if made.difference is None else f"; off by {made.difference:.1e} at most"
+        off = f", off by {made.difference:.1e} at most" if made.difference else ""
         told.end(
-            f"{made.path}: {made.text}{off or ''}",
+            f"{made.path}: {made.text}{off}",
             output=str(made.path),
             format=made.kind,
             difference=made.difference,

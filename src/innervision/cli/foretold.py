@@ -24,9 +24,9 @@ if TYPE_CHECKING:
 
 _DRAWING = {"layers": 0.5, "units": 0.5, "maps": 1.0, "kept": 0.7, "dreams": 0.2, "compared": 2.0}  # seconds
 _JUDGED = 1 + 6  # a map, and those that are made again to judge it …
-_RANDOM = 6 * 4  # … and forward passes that making weights random takes as long as
+RANDOM = 6 * 4  # … and forward passes that making weights random takes as long as
 _SMALL = 1.6  # times the passes that their pixels make are small pictures looked at from ever other places
-_COVERED = 0.3  # of a pass, a square that covers the picture
+COVERED = 0.3  # of a pass, a square that covers the picture
 
 
 @dataclass(frozen=True)
@@ -61,15 +61,15 @@ def cost(look: Look) -> Cost:
     from innervision.see.target import Target
 
     deepest = Target(look.shown[-1])
-    shares, whole = _shares(look.network, look.image, look.shown)
+    shares, whole = depths_of(look.network, look.image, look.shown)
     beside, other = shares, whole
     if look.subject is not look.network:
         beside, other = {}, multiply_adds(look.subject, look.seen, None)
     goal = 1.0 if look.goal.layer is None else beside.get(look.goal.layer, 1.0)
-    exact = _seconds(look.network, look.image, deepest)
-    fast = exact if look.fast is look.network or look.quick else _seconds(look.fast, look.image, deepest)
+    exact = forward(look.network, look.image, deepest)
+    fast = exact if look.fast is look.network or look.quick else forward(look.fast, look.image, deepest)
     passes = counted(look, shares, goal, exact / max(fast, 1e-9))
-    subject = exact if look.subject is look.network else _seconds(look.subject, look.seen, look.goal)
+    subject = exact if look.subject is look.network else forward(look.subject, look.seen, look.goal)
     seconds = {
         name: _DRAWING[name] + each.exact * exact + (each.fast + each.besides) * fast + each.subject * subject
         for name, each in passes.items()
@@ -100,17 +100,17 @@ def counted(look: Look, shares: Mapping[str, float], goal: float, gain: float) -
     small = min(portraits.SIDE, max(h, w)) ** 2 / (h * w)
     made = 2 * look.steps * small * sum(shares[name] for name in units) * portraits.EACH
     found["units"] = Passes(exact=exact, fast=made, besides=(_SMALL - 1) * made)
-    squares = _squares(look.seen)
+    covers = squares(look.seen)
     covering = 2 * (1 + len(reasons.FORETELL)) * (reasons.STEPS + 1)  # of chance too
     found["maps"] = Passes(
         subject=goal
         * (
             2 * _JUDGED * len(reasons.QUICK)
             + 2 * (reasons.SAMPLES + reasons.POINTS)
-            + _COVERED * squares
+            + COVERED * covers
             + covering / gain
         ),
-        besides=gain * goal * _RANDOM * len(reasons.QUICK),
+        besides=gain * goal * RANDOM * len(reasons.QUICK),
     )
     kept = spread(look.shown, depths.KEPT)
     found["kept"] = Passes(fast=2 * depths.STEPS * sum(shares[name] for name in kept))
@@ -124,7 +124,7 @@ def counted(look: Look, shares: Mapping[str, float], goal: float, gain: float) -
     return found
 
 
-def _squares(image: Tensor) -> int:
+def squares(image: Tensor) -> int:
     """Return how many squares occlusion covers a picture by."""
     h, w = image.shape[-2:]
     side = max(1, round(max(h, w) / 7))
@@ -132,7 +132,7 @@ def _squares(image: Tensor) -> int:
     return (-(-max(0, h - side) // step) + 1) * (-(-max(0, w - side) // step) + 1)
 
 
-def _shares(
+def depths_of(
     network: Network, image: Tensor, layers: tuple[str, ...]
 ) -> tuple[dict[str, float], float | None]:
     """Return what share of a pass to the last layer a pass to each is, and that pass's multiply-adds."""
@@ -160,7 +160,7 @@ def multiply_adds(network: Network, image: Tensor, layer: str | None) -> float |
     return None
 
 
-def _seconds(network: Network, image: Tensor, target: Target) -> float:
+def forward(network: Network, image: Tensor, target: Target) -> float:
     """Return the seconds of a forward pass: half of what a gradient takes, once all is made ready."""
     from innervision.errors import Invalid
     from innervision.see.backward import gradient

@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
 
+from innervision.cli.beforehand import Plan, dry_run_option
+from innervision.cli.beforehand import tell as foretell
 from innervision.cli.seeing import (
     leave_card,
     limit_option,
@@ -16,6 +19,7 @@ from innervision.cli.seeing import (
     open_network,
     open_picture,
     precision_option,
+    snapshots_option,
     stem,
     telling,
     telling_options,
@@ -26,6 +30,7 @@ if TYPE_CHECKING:
 
     from innervision.network import Network
 
+_EVERY = 10  # steps between snapshots
 NUMBERS = "inversion.json"
 """What was measured, and under which options: by it a later run knows what is done already."""
 
@@ -35,17 +40,43 @@ NUMBERS = "inversion.json"
 @click.option(
     "--layers", help="names with commas between, or all [default: every ReLU before the classifier]"
 )
-@click.option("--steps", type=int, default=80, show_default=True, help="evaluations of L-BFGS a layer")
-@click.option("--norm", type=float, default=1e-8, show_default=True, help="weight of the pixels' sixth power")
-@click.option("--variation", type=float, default=2e-6, show_default=True, help="weight of their differences")
+@click.option(
+    "--steps",
+    type=int,
+    default=80,
+    show_default=True,
+    help="looks that the search takes for a layer (evaluations of L-BFGS)",
+)
+@click.option(
+    "--norm",
+    type=float,
+    default=1e-8,
+    show_default=True,
+    help="how much pixels are kept from extremes: weight of their sixth power",
+)
+@click.option(
+    "--variation",
+    type=float,
+    default=2e-6,
+    show_default=True,
+    help="how much pixels are kept like their neighbours: weight of the differences",
+)
 @click.option(
     "--seed", type=int, default=0, show_default=True, help="of the noise that each layer begins from"
 )
-@click.option("--size", type=int, default=224, show_default=True, help="longest side of the picture")
+@click.option(
+    "--size",
+    type=int,
+    default=224,
+    show_default=True,
+    help="longest side of the picture, in pixels",
+)
 @precision_option(
     "of the search (bfloat16 where the processor has it); what is measured is measured in float32"
 )
 @click.option("-o", "--output", type=click.Path(path_type=Path), help="a folder [default: NAME-inversion]")
+@snapshots_option(_EVERY)
+@dry_run_option
 @limit_option
 @network_options
 @telling_options
@@ -55,14 +86,17 @@ def invert(
     source: str,
     layers: str | None,
     output: Path | None,
+    run: Path | None,
+    dry_run: bool,
     quiet: bool,
     as_json: bool,
     **chosen: Any,
 ) -> None:
     """Show how much of IMAGE each layer of a network keeps: a picture that it cannot tell from IMAGE.
 
-    Leaves a folder with each layer's picture, a sheet of all, their error and SSIM as a curve over depth and
-    as JSON. Run again with the same options it makes only what is missing.
+    IMAGE is a file or sample:NAME. Leaves a folder with each layer's picture, a sheet of all, their error and
+    SSIM as a curve over depth and as JSON. Ctrl-C keeps the layers that are done; run again with the same
+    options it makes only what is missing.
     """
     from innervision import images
     from innervision.machine import choose_precision
@@ -81,6 +115,12 @@ def invert(
         left = [name for name in names if name not in done]
         for name in left:  # what cannot be inverted is told before the work
             inversion.goal(search, image, name)
+        snapshots = None if run is None else run / "snapshots"
+        if dry_run:
+            foretold = plan(search, image, names, left, chosen, folder)
+            kept = () if snapshots is None else (f"{snapshots}/",)
+            foretell(replace(foretold, files=(*foretold.files, *kept)), as_json=as_json)
+            return
         if len(left) < len(names):
             told.say(f"{len(names) - len(left)} of {len(names)} layers are there already, in {folder}")
         steps, whole = chosen["steps"], True
@@ -98,7 +138,11 @@ def invert(
                 )
                 for frame in each:
                     found = frame.image
-                    told.step(number * steps + frame.step, len(left) * steps, name, total=frame.total)
+                    text = f"{name}, step {frame.step} of {steps}"
+                    told.step(number * steps + frame.step, len(left) * steps, text, total=frame.total)
+                    if snapshots is not None and frame.step % _EVERY == 0:
+                        count = names.index(name) * steps + frame.step  # the same when it is gone on with
+                        images.write(found.cpu(), snapshots / f"{count:04d}.png")
                 result = inversion.judged(network, image, name, found)
                 images.write(result.image, folder / f"{name}.png")
                 done[name] = result.numbers()
@@ -111,9 +155,9 @@ def invert(
             leave_card(
                 "invert", folder, {**chosen, "layers": names}, {"picture": source}, seed=chosen["seed"]
             )
-        said = "\n".join(line(row) for row in rows)
         what = "Written" if whole else "Stopped, and can be gone on with by the same command"
-        told.end(f"{said}\n{what}: {folder}", output=str(folder), finished=whole, layers=rows)
+        said = "\n".join([*map(line, rows), f"{what}: {folder}"])
+        told.end(said, output=str(folder), finished=whole, layers=rows)
     if not whole:
         ctx.exit(130)
 
@@ -126,6 +170,38 @@ def choose_layers(asked: str | None, network: Network) -> tuple[str, ...]:
         return wanted(network, every_layer(network))
     names = wanted(network, None if asked is None else [name.strip() for name in asked.split(",")])
     return tuple(sorted(names, key=network.layers.index))  # the curve is over depth
+
+
+def plan(
+    network: Network,
+    image: Tensor,
+    names: Sequence[str],
+    left: Sequence[str],
+    chosen: Mapping[str, Any],
+    folder: Path,
+) -> Plan:
+    """Return what is about to be done, its seconds from a few steps of the shallowest and the deepest."""
+    from innervision.cli import beforehand
+    from innervision.cli.foretold import depths_of
+    from innervision.see.invert import inverting
+
+    files = (*(f"{folder / name}.png" for name in left), f"{folder}/")
+    seconds, height, width = 0.0, *image.shape[-2:]
+    if left:
+        shares, _ = depths_of(network, image, tuple(left))
+        tried = [
+            (shares[name], beforehand.pace(inverting(network, image, name, steps=chosen["steps"])))
+            for name in dict.fromkeys((left[0], left[-1]))
+        ]
+        each = [beforehand.between(tried[0], tried[-1], shares[name]) for name in left]
+        seconds = chosen["steps"] * sum(each)
+    done = len(names) - len(left)
+    there = f" ({done} of {len(names)} layers are there already)" if done else ""
+    lines = (
+        f"what {beforehand.names(left) or 'no layer'} keeps of the picture{there}",
+        f"{width}x{height} px, {chosen['steps']} steps each, {beforehand.about(network)}",
+    )
+    return Plan(lines, seconds, files, **beforehand.memory(network.device))
 
 
 def settings(chosen: Mapping[str, Any], image: Tensor, precision: str, network: Network) -> dict[str, Any]:

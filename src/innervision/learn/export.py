@@ -109,7 +109,12 @@ def export(
             raise Invalid(f"{network.name} cannot be exported to {to}: {why}") from error
         run = _onnx_answers if to == "onnx" else _torchscript_answers
         difference = _check(network, input, example, run, draft)
-    what = "not run: pip install 'innervision[onnx]' checks it" if difference is None else "the same answers"
+    by = "onnxruntime" if to == "onnx" else "torch"
+    what = (
+        "not checked, for onnxruntime is not installed: pip install 'innervision[onnx]' brings it"
+        if difference is None
+        else f"checked with {by}, which gives the network's own answers"
+    )
     return Exported(path, to, difference, what)
 
 

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import contextlib
 import csv
+import math
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from types import MappingProxyType
 from typing import Literal
 
+from innervision._decode import identify
 from innervision.errors import Invalid, unknown
 from innervision.learn.raw import many
 
@@ -26,6 +29,7 @@ _PARTS = MappingProxyType(
 _PATH = ("path", "file", "filename", "file_name", "image", "image_path", "filepath", "name")
 _LABEL = ("label", "class", "category", "class_name", "label_name", "target")
 _PART = ("part", "split", "set", "subset")
+_LOOKED_AT = 200  # pictures whose sizes are told where there are no classes
 
 
 @dataclass(frozen=True)
@@ -113,13 +117,32 @@ def pictures_in(folder: Path) -> list[Path]:
     return sorted(p for p in folder.rglob("*") if p.suffix.lower() in SUFFIXES and p.is_file())
 
 
+def _found(folder: Path) -> str:
+    """Say which pictures there are in a folder that has no classes: how many, and of what sizes."""
+    loose = [p for p in sorted(folder.iterdir()) if p.suffix.lower() in SUFFIXES and p.is_file()]
+    if not loose:
+        return ", and no pictures"
+    sizes: set[tuple[int, int]] = set()
+    for path in loose[:_LOOKED_AT]:
+        with contextlib.suppress(Exception), path.open("rb") as file:  # a damaged head may raise anything
+            picture = identify(file)
+            if picture is not None:
+                sizes.add(picture.size)
+    if not sizes:
+        return f", but {many(len(loose), 'picture file')}"
+    least, most = min(sizes, key=math.prod), max(sizes, key=math.prod)
+    spread = "{}x{}".format(*least) + ("" if least == most else " to {}x{}".format(*most))
+    some = f" (the first {_LOOKED_AT})" if len(loose) > _LOOKED_AT else ""
+    return f", but {many(len(loose), 'picture')} of {spread} px{some}"
+
+
 def _folder(path: Path, part: str, classes: Sequence[str] | None, *, tell: bool) -> Listing:
     divided = _divided(path)
     folder = divided.get(part, path)
     names = tuple(classes) if classes is not None else _in_order(_class_folders(divided.get("train", folder)))
     here = _class_folders(folder)
     if not here:
-        raise Invalid(f"no class folders in '{folder}': {_HOW}")
+        raise Invalid(f"no class folders in '{folder}'{_found(folder)}: {_HOW}")
     files: list[Path] = []
     labels: list[int] = []
     empty: list[str] = []

@@ -18,6 +18,13 @@ from innervision.see.tokens import as_maps, maps_of
 from innervision.sheets import FAINT, INK, PAPER, font, heat
 
 _GAP, _MARGIN = 6, 24
+_FOOT, _SPACING = 34, 4  # pixels for what is said below the rows; between its lines
+
+SCALE = (
+    "Each row has one scale of its own, from black to palest: the numbers at its left.\n"
+    "Channels of a row can be compared, rows cannot. The strongest come first, each with its number below."
+)
+"""What an overview says of its colours."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -131,7 +138,7 @@ def overview(rows: Sequence[Answer], image: Tensor, *, tile: int = 84) -> Image.
     """Draw answers that are at hand, as `sheet` does; image: of which they are, for its aspect."""
     size = (tile, max(1, round(tile * image.shape[-2] / image.shape[-1])))
     name_font, small = font(16), font(11)
-    labels = [(row.layer, f"{row.of} channels", _extent(row.maps)) for row in rows]
+    labels = [(row.layer, f"{row.of} channels", f"{_extent(row.maps)}, {_range(row.maps)}") for row in rows]
     label = max(
         *(int(name_font.getlength(name)) for name, *_ in labels),
         *(int(small.getlength(text)) for _, *texts in labels for text in texts),
@@ -140,9 +147,9 @@ def overview(rows: Sequence[Answer], image: Tensor, *, tile: int = 84) -> Image.
     across, down = size[0] + _GAP, size[1] + _GAP + 18  # 18: the channel's number
     down = max(down, 58)  # the label's three lines
     most = max(len(row.channels) for row in rows)
-    page = Image.new(
-        "RGB", (left + most * across - _GAP + _MARGIN, 2 * _MARGIN + len(rows) * down - _GAP), PAPER
-    )
+    said = 2 * _MARGIN + max(int(small.getlength(line)) for line in SCALE.splitlines())
+    wide = max(said, left + most * across - _GAP + _MARGIN)
+    page = Image.new("RGB", (wide, 2 * _MARGIN + len(rows) * down + _FOOT), PAPER)
     draw = ImageDraw.Draw(page)
     for number, (row, (name, *texts)) in enumerate(zip(rows, labels, strict=True)):
         top = _MARGIN + number * down
@@ -154,7 +161,12 @@ def overview(rows: Sequence[Answer], image: Tensor, *, tile: int = 84) -> Image.
             page.paste(picture, (x, top))
             silent = "" if row.maps[place].any() else " dead"
             draw.text((x, top + size[1] + 2), f"{channel}{silent}", FAINT, small)
+    draw.multiline_text((_MARGIN, page.height - _MARGIN), SCALE, FAINT, small, anchor="ld", spacing=_SPACING)
     return page
+
+
+def _range(maps: NDArray[np.float32]) -> str:
+    return f"{min(0.0, float(maps.min())):.3g} … {float(maps.max()):.3g}"
 
 
 def _extent(maps: NDArray[np.float32]) -> str:

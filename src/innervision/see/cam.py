@@ -81,6 +81,13 @@ def score_cam(
     return _enlarged(torch.stack(maps), image)
 
 
+def channels(network: Network, image: Tensor, target: Target, layer: str | None = None) -> int:
+    """Return how many channels `score_cam` looks at a picture through, at most."""
+    with torch.no_grad():
+        name = _layer(network, image, target, layer)
+        return _maps(name, _see(network, image, target, (name,))[0][name], image).shape[1]
+
+
 def _score_map(network: Network, x: Tensor, target: Target, a: Tensor, nothing: Tensor, batch: int) -> Tensor:
     """Return the weighted sum (h', w') of a layer's channels a (c, h', w') for one picture."""
     least, most = a.amin((1, 2)), a.amax((1, 2))

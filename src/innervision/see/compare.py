@@ -22,6 +22,9 @@ from innervision.sheets import FAINT, INK, PAPER
 
 LEAST = 4  # pictures that the unbiased estimate needs at once
 
+ENOUGH = 64
+"""Pictures from which on the unbiased estimate is sound."""
+
 
 @dataclass(frozen=True, eq=False)
 class Similarity:
@@ -33,6 +36,10 @@ class Similarity:
     done: int  # pictures seen
     of: int
     skipped: tuple[tuple[str, str], ...] = ()  # label and why: pictures that could not be read
+    noise: float = 0.0
+    """Standard deviation, about 0, of the unbiased estimate for layers that have nothing in common."""
+    chance: NDArray[np.float64] | None = None
+    """(rows columns) of the biased estimate: its mean, were one layer shown the pictures in another order."""
 
 
 def cka(
@@ -90,7 +97,7 @@ def _compare(
     sums: list[Tensor] = []
     skipped: tuple[tuple[str, str], ...] = ()
     rows, columns = one[1], (two or one)[1]
-    counted = 0
+    counted, spread, chance = 0, 0.0, None
     for first, last in pairwise(edges):
         image, good, bad = batch(source, range(first, last))
         skipped += tuple((source.label(number), why) for number, why in bad)
@@ -100,12 +107,17 @@ def _compare(
             found = [_products(mine, theirs), _own(mine), _own(theirs)]
             sums = [before + now for before, now in zip(sums, found, strict=True)] if sums else found
             counted += 1
+            n = len(good)
+            # of products of two U-centred matrices over all orders of the pictures of one of them
+            spread += 0.0 if biased else 2 / (n * (n - 3))
+            chance = _by_chance(mine, theirs) if biased else None
         if counted:
             cross, left, right = sums
             # a variance that is estimated below 0 is none: NaN
             matrix = cross / (left.clamp(min=0)[:, None] * right.clamp(min=0)).sqrt()
             matrix = matrix.where(matrix.isfinite(), torch.nan)
-            yield Similarity(rows, columns, matrix.numpy(), last, edges[-1], skipped)
+            noise = math.sqrt(spread) / counted
+            yield Similarity(rows, columns, matrix.numpy(), last, edges[-1], skipped, noise, chance)
     if not counted:
         raise Invalid(f"too few of {edges[-1]} pictures could be read to compare layers by")
 
@@ -189,6 +201,17 @@ def _products(mine: Tensor, theirs: Tensor) -> Tensor:
 
 def _own(mine: Tensor) -> Tensor:
     return mine.flatten(1).square().sum(1)
+
+
+def _by_chance(mine: Tensor, theirs: Tensor) -> NDArray[np.float64]:
+    """Return the mean biased CKA over all orders of one side's pictures: tr K tr L / ((n-1) |K| |L|).
+
+    For the mean of a centred Gram matrix over all orders is tr L / (n-1) times the centring itself.
+    """
+    own, other = (
+        each.diagonal(dim1=-2, dim2=-1).sum(-1) / each.flatten(1).norm(dim=1) for each in (mine, theirs)
+    )
+    return (own[:, None] * other / (mine.shape[-1] - 1)).numpy()
 
 
 def heat_map(found: Similarity, *, title: str = "", names: tuple[str, str] = ("", "")) -> Image.Image:

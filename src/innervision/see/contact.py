@@ -24,6 +24,7 @@ from innervision.see.units import TopImages
 from innervision.sheets import FAINT, INK, PAPER, font
 
 _MARGIN, _GAP = 24, 2
+_EMPTY = (28, 28, 32)  # hardly paler than the paper: a place, and nothing in it
 
 
 @dataclass(frozen=True, eq=False)
@@ -144,16 +145,18 @@ def contact_sheet(
 ) -> Image.Image:
     """Draw units: each a square of its patches, its deconvolutions beside it, its number and maximum.
 
-    tile: the side of a patch in pixels. Zeiler & Fergus 2013, figure 2; Yosinski et al. 2015, figure 2.
+    tile: the side of a patch in pixels. A place without a picture is even, a little paler than the paper.
+    Zeiler & Fergus 2013, figure 2; Yosinski et al. 2015, figure 2.
     Raises Invalid for no units.
     """
     every = list(units)
     if not every:
         raise Invalid("a contact sheet needs at least one unit")
-    side = max(math.ceil(math.sqrt(max(1, len(unit.patches)))) for unit in every)
-    block = side * (tile + _GAP) - _GAP
+    most = max(1, *(len(unit.patches) for unit in every))
+    side = math.ceil(math.sqrt(most))  # patches in a row; where they are few, the rows are fewer
+    block, tall = (n * (tile + _GAP) - _GAP for n in (side, math.ceil(most / side)))
     pair = any(unit.deconvolutions for unit in every)
-    width, height = block * (1 + pair) + 6 * pair, block + 20
+    width, height = block * (1 + pair) + 6 * pair, tall + 20
     near = max(1, min(len(every), round(math.sqrt(len(every) * 1.5 * height / width))))
     # about 3:2, with as few places left empty as may be
     across = columns or min(range(max(1, near - 1), near + 2), key=lambda n: (-len(every) % n, abs(n - near)))
@@ -175,6 +178,11 @@ def contact_sheet(
         told = "silent" if unit.silent else _short(unit.values[0])
         draw.text((left + width, top + 2), told, FAINT, small, anchor="ra")
         for start, tiles in ((left, unit.patches), (left + block + 6, unit.deconvolutions)):
+            if start > left and not pair:
+                continue
+            for place in range(len(tiles), side * math.ceil(most / side)):  # a place for which there is none
+                x, y = start + place % side * (tile + _GAP), top + 20 + place // side * (tile + _GAP)
+                draw.rectangle((x, y, x + tile - 1, y + tile - 1), fill=_EMPTY)
             for place, one in enumerate(tiles):
                 x, y = place % side * (tile + _GAP), place // side * (tile + _GAP)
                 sized = _sized(one, tile)

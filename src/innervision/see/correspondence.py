@@ -27,6 +27,9 @@ class Correspondence:
     chance_spread: float
 
 
+DRAWS = 10
+"""How often boxes are drawn at random, unless said otherwise."""
+
 Box = tuple[int, int, int, int]  # left, top, width, height in pixels
 
 
@@ -37,7 +40,7 @@ def correspondence(
     layers: Iterable[str],
     *,
     grey: float = 0.5,
-    draws: int = 10,
+    draws: int = DRAWS,
     generator: torch.Generator | None = None,
 ) -> tuple[Correspondence, ...]:
     """Return for each layer whether hiding the same part of several pictures changes it the same way.

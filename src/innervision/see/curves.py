@@ -19,6 +19,9 @@ from innervision.sheets import FAINT, INK, drawn, hexadecimal, plot
 SIGNED = ("gradient-x-input", "integrated")
 """Methods whose maps of colours are shares of a score: their signs say for or against."""
 
+STEPS = 32
+"""Looks a curve, besides the first."""
+
 _INK = hexadecimal(INK)
 _SET3 = (0, 5, 2, 3, 4, 6, 7, 1, 9, 10, 8)  # of matplotlib's pale colours, which are legible on dark paper
 
@@ -53,7 +56,7 @@ def curves(
     target: Target,
     map: Tensor,
     *,
-    steps: int = 32,
+    steps: int = STEPS,
     blur: float = 5.0,
     value: float = GREY,
 ) -> Curves:

@@ -109,6 +109,10 @@ class Excitation(Iterator[Step]):
     def __next__(self) -> Step:
         return next(self._steps)
 
+    def alone(self, units: Sequence[Unit]) -> Excitation:
+        """Return the work on some of the units by the same plan, from its beginning: to try what it takes."""
+        return Excitation(self.network, units, self.plan, len(units), self._precision)
+
     def results(self) -> list[Excited]:
         """Run to the end and return what excites each unit, in their order."""
         for _ in self:

@@ -188,7 +188,7 @@ def curve(found: Iterable[Mapping[str, float | str | None]], *, title: str = "")
     places = range(len(rows))
     for axes, name, label, colour in (
         (left, "ssim", "SSIM of the pictures (1: the same)", "#8dd3c7"),
-        (right, "error", "error of the layer's answer", "#fdb462"),
+        (right, "error", "error of the layer's answer (0: the same)", "#fdb462"),
     ):
         values = [float(value) if (value := row[name]) is not None else math.nan for row in rows]
         axes.plot(places, values, "o-", color=colour, linewidth=1.8, markersize=4)
@@ -201,6 +201,7 @@ def curve(found: Iterable[Mapping[str, float | str | None]], *, title: str = "")
     left.set_ylim(min(0.0, *(float(row["ssim"] or 0) for row in rows)), 1.02)
     left.set_xticks(list(places), [str(row["layer"]) for row in rows], rotation=60, ha="right", fontsize=8)
     left.tick_params(axis="x", labelcolor=ink)
+    left.set_xlabel("layer, from the picture inwards", color=ink)
     if title:
         left.set_title(title, color=ink, fontsize=11)
     canvas.draw()

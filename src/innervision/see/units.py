@@ -6,7 +6,7 @@ import hashlib
 import json
 import math
 import time
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Generator, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -107,7 +107,7 @@ def top_images(
     batch_size: int | None = None,
     index: Path | str | None = None,
     every: float = 5.0,
-) -> Iterator[TopImages]:
+) -> Generator[TopImages]:
     """Look at each picture once, and yield after each batch the k strongest so far for every unit.
 
     pictures: of `pictures.open_pictures`, or an array (n h w 3) or (n h w), uint8. layers: by default the
@@ -191,7 +191,7 @@ def _look(
     number: int,
     index: Path | None,
     every: float,
-) -> Iterator[TopImages]:
+) -> Generator[TopImages]:
     if found.done == found.of and found.layers:
         yield found
         return
