@@ -17,7 +17,7 @@ import torch
 from PIL import Image
 
 from innervision import images, network
-from innervision.studio import Settings
+from innervision.studio import Settings, packed
 from innervision.studio.cache import Cache
 from innervision.studio.looking import rounded
 from innervision.studio.settings import Opening
@@ -190,6 +190,38 @@ def test_a_sprite_is_every_channel_averaged_over_areas(
     lo, hi = (edge[:, None, None] for edge in (maps.min((1, 2)), maps.max((1, 2))))
     assert got.shape == want.shape
     assert np.abs(got - 255 * (want - lo) / (hi - lo)).max() < 0.51
+
+
+def test_small_sprites_come_with_the_look(studio: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    """In bytes there is what the JSON and the sprites one by one say; who finds no room is left out."""
+    plain = looked(studio)
+    # of the first two there is room for one alone, and for the last
+    monkeypatch.setattr(packed, "ROOM", 8 * 32 * 48 + 4)
+    asked = {"net": NET, "picture": "sample-chelsea", "size": 48, "sprites": ["act", "stem", "fc", "fc"]}
+    answer = studio.post("/api/look", json=asked)
+    assert answer.headers["content-type"] == "application/octet-stream"
+    (length,) = struct.unpack_from("<I", answer.content)
+    look = json.loads(answer.content[4 : 4 + length])
+    at = 4 + length
+    for layer, want in zip(look["layers"], plain["layers"], strict=True):
+        for field in ("lo", "hi", "mean"):
+            got = np.frombuffer(answer.content, "<f4", layer["channels"], at)
+            at += 4 * layer["channels"]
+            assert np.allclose(got, want.pop(field), rtol=1e-5)
+    came = [layer["name"] for layer in look["layers"] if "sprite" in layer]
+    assert came == ["act", "fc"], "in the layers' order"
+    for layer in look["layers"]:
+        if "sprite" in layer:
+            h, w = layer.pop("sprite")
+            size = layer["channels"] * h * w
+            alone = studio.get(f"/api/look/{look['key']}/{layer['name']}")
+            assert alone.headers["x-shape"] == f"{layer['channels']},{h},{w}"
+            assert alone.content == answer.content[at : at + size]
+            at += size
+    assert at == len(answer.content)
+    assert look == plain
+    refused = studio.post("/api/look", json=asked | {"sprites": ["nowhere"]})
+    assert refused.status_code == 404 and "nowhere" in refused.json()["detail"]
 
 
 def test_a_channels_values_come_as_they_are(studio: Any, direct: network.Network) -> None:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Annotated
+
 from pydantic import BaseModel, Field
 
 
@@ -83,6 +85,12 @@ class LookRequest(BaseModel):
     size: int | None = Field(
         None, ge=8, le=1024, description="longest side in pixels; null: the network's own"
     )
+    sprites: list[Annotated[str, Field(max_length=200)]] | None = Field(
+        None,
+        max_length=4096,
+        description="layers whose sprites come along as far as they are small: the answer is bytes then",
+    )
+    cell: int = Field(64, ge=1, le=512, description="the longest side of a map in those sprites")
 
 
 class Prediction(BaseModel):

@@ -10,8 +10,11 @@ from innervision.studio import answers, live, looking
 from innervision.studio.desk import Desk
 from innervision.studio.looking import tag
 from innervision.studio.networks import Opened
+from innervision.studio.packed import packed
 from innervision.studio.problems import Refused, missing, told
 from innervision.studio.replies import Channel, Known, Layer, Text, given, numbers, taken, unchanged
+
+PACKED = {"application/octet-stream": {"schema": {"type": "string", "format": "binary"}}}
 
 
 def add(routes: APIRouter, desk: Desk) -> None:
@@ -19,10 +22,28 @@ def add(routes: APIRouter, desk: Desk) -> None:
     looked: dict[int | str, dict[str, Any]] = {200: {"model": answers.LookAnswer}}
     problems = told(400, 404, 409, 413, 429)
 
-    @routes.post("/look", tags=["looking"], response_class=Response, responses={**looked, **problems})
+    @routes.post(
+        "/look",
+        tags=["looking"],
+        response_class=Response,
+        responses={200: {**looked[200], "content": PACKED}, **problems},
+    )
     async def look(asked: answers.LookRequest) -> Response:
-        """Look at a picture through a network: one pass, of which every layer can then be asked for."""
+        """Look at a picture through a network: one pass, of which every layer can then be asked for.
+
+        With `sprites` the answer is bytes: a header's length (4, little-endian); the header, which is the
+        JSON without `lo`, `hi` and `mean`; these, float32, layer by layer; the sprites in the layers' order,
+        of those that say [height, width] as `sprite`.
+        """
         key = await desk.key(asked.net, asked.picture, asked.size)
+        if asked.sprites is not None:
+            opened = await desk.opened.opened(asked.net)
+            names, cell = asked.sprites, asked.cell
+            for name in names:
+                shown(opened, name)
+            found = await desk.look(key)
+            data = await desk.opened.run(lambda: packed(found, names, cell))
+            return Response(data, media_type="application/octet-stream")
         found = await desk.look(key)
         return Response(await desk.opened.run(lambda: looking.told(found)), media_type="application/json")
 

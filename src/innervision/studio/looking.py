@@ -16,7 +16,7 @@ import torch.nn.functional as F
 from numpy.typing import NDArray
 from torch import Tensor
 
-from innervision import images
+from innervision import images, machine
 from innervision.errors import OutOfMemory
 from innervision.images import Picture
 from innervision.learn.raw import squared
@@ -29,6 +29,7 @@ from innervision.studio.problems import Refused
 
 SIZES = (8, 1024)  # pixels a side
 BEST = 10  # classes told
+_SMALL = 4 * 2**20  # bytes of answers: for less, waking other threads layer by layer takes more than it saves
 _KEY = re.compile(r"(?P<net>[a-z0-9_.-]{1,80})~(?P<picture>[a-z0-9-]{1,40})~(?P<size>[0-9]{1,4})")
 
 Numbers = NDArray[np.float64]
@@ -156,11 +157,12 @@ def look(opened: Opened, key: Key, picture: Picture, room: int) -> Look:
             f"at {key.size} px the answers to this picture take {gib(needed)}, more than {gib(room)}: "
             "choose a smaller size"
         )
-    image, view = image_of(graph, picture, key.size)
-    with torch.inference_mode(False), torch.no_grad():
+    with machine.threads(1 if needed <= _SMALL else None), torch.inference_mode(False), torch.no_grad():
+        image, view = image_of(graph, picture, key.size)
         found, answer = answers(network, graph, image.to(network.device), graph.shown)
-    shown = {name: maps(value, (view.height, view.width)) for name, value in found.items()}
-    layers = {name: seen(name, graph[name].kind, value) for name, value in shown.items() if value is not None}
+        shown = {name: maps(value, (view.height, view.width)) for name, value in found.items()}
+        kinds = {node.name: node.kind for node in graph.nodes}
+        layers = {name: seen(name, kinds[name], value) for name, value in shown.items() if value is not None}
     size = sum(4 * one.maps.numel() for one in layers.values())
     guesses = predictions(network, answer)
     return Look(key, opened.stamp, view, layers, guesses, time.perf_counter() - clock, size)
@@ -211,40 +213,34 @@ def maps(answer: Tensor, size: tuple[int, int]) -> Tensor | None:
 
 def seen(name: str, kind: str, maps: Tensor) -> Seen:
     """Return a layer's maps with what is told of each channel. What is no number becomes 0."""
-    flat = maps.flatten(1)
-    lo, hi = flat.aminmax(dim=1)
-    mean = flat.mean(1)
+    numbers = told_of(maps)
     faulty = 0
-    if not bool(mean.isfinite().all() & lo.isfinite().all() & hi.isfinite().all()):
-        faulty = int((~flat.isfinite()).any(1).sum())
+    if not np.isfinite(numbers).all():
+        faulty = int((~maps.isfinite()).flatten(1).any(1).sum())
         maps = torch.nan_to_num(maps, nan=0.0, posinf=0.0, neginf=0.0)
-        flat = maps.flatten(1)
-        lo, hi = flat.aminmax(dim=1)
-        mean = flat.double().mean(1).float()
-    dead = int(((lo == 0) & (hi == 0)).sum())
-    low, high, middle = (each.double().numpy() for each in (lo, hi, mean))
-    return Seen(name, kind, maps, low, high, middle, dead, faulty)
+        numbers = told_of(maps.double())
+    lo, hi, mean = numbers
+    return Seen(name, kind, maps, lo, hi, mean, int(((lo == 0) & (hi == 0)).sum()), faulty)
+
+
+def told_of(maps: Tensor) -> Numbers:
+    """Return the least, the greatest and the mean value of each channel, (3, c)."""
+    flat = maps.flatten(1)
+    return torch.stack((*flat.aminmax(dim=1), flat.mean(1))).double().numpy()
 
 
 def told(look: Look) -> bytes:
     """Return a look as JSON: written at once, for a model's validation would take longer than the look."""
     layers = [
-        {
-            "name": one.name,
-            "kind": one.kind,
-            "channels": one.maps.shape[0],
-            "h": one.maps.shape[1],
-            "w": one.maps.shape[2],
-            "lo": rounded(one.lo),
-            "hi": rounded(one.hi),
-            "mean": rounded(one.mean),
-            "dead": one.dead,
-            "faulty": one.faulty,
-            "etag": tag(look.stamp, look.key, one.name),
-        }
+        entry(look, one) | {"lo": rounded(one.lo), "hi": rounded(one.hi), "mean": rounded(one.mean)}
         for one in look.layers.values()
     ]
-    answer = {
+    return json.dumps(about(look, layers), allow_nan=False, separators=(",", ":")).encode()
+
+
+def about(look: Look, layers: list[dict[str, Any]]) -> dict[str, Any]:
+    """Return what is told of a look, with this of its layers."""
+    return {
         "key": str(look.key),
         "size": look.key.size,
         "seconds": round(look.seconds, 4),
@@ -252,7 +248,21 @@ def told(look: Look) -> bytes:
         "predictions": look.predictions,
         "layers": layers,
     }
-    return json.dumps(answer, allow_nan=False, separators=(",", ":")).encode()
+
+
+def entry(look: Look, seen: Seen) -> dict[str, Any]:
+    """Return what is told of a layer, but its channels."""
+    c, h, w = seen.maps.shape
+    return {
+        "name": seen.name,
+        "kind": seen.kind,
+        "channels": c,
+        "h": h,
+        "w": w,
+        "dead": seen.dead,
+        "faulty": seen.faulty,
+        "etag": tag(look.stamp, look.key, seen.name),
+    }
 
 
 def rounded(values: Numbers, digits: int = 6) -> list[float]:
@@ -270,15 +280,20 @@ def sprite(seen: Seen, cell: int) -> tuple[bytes, tuple[int, int, int]]:
     Larger maps are averaged over areas.
     """
     maps = seen.maps
-    c, h, w = maps.shape
-    size = images.fit(h, w, longest=min(cell, max(h, w)))
+    c, h, w = sprite_size(seen, cell)
     with torch.no_grad():
-        if size != (h, w):
-            maps = F.interpolate(maps[None], size, mode="area")[0]
+        if maps.shape != (c, h, w):
+            maps = F.interpolate(maps[None], (h, w), mode="area")[0]
         lo, hi = (torch.from_numpy(each).float()[:, None, None] for each in (seen.lo, seen.hi))
         scale = torch.where(hi > lo, 255 / (hi - lo), 0.0)
         data = ((maps - lo) * scale).add_(0.5).clamp_(0, 255).to(torch.uint8)
-    return data.numpy().tobytes(), (c, *size)
+    return data.numpy().tobytes(), (c, h, w)
+
+
+def sprite_size(seen: Seen, cell: int) -> tuple[int, int, int]:
+    """Return channels, height and width of a layer's sprite."""
+    c, h, w = seen.maps.shape
+    return (c, *images.fit(h, w, longest=min(cell, max(h, w))))
 
 
 def plane(seen: Seen, channel: int) -> tuple[bytes, tuple[int, int, int]]:

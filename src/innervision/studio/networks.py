@@ -11,6 +11,7 @@ from typing import Any, TypeVar
 
 import anyio
 import anyio.to_thread
+import torch
 
 from innervision import machine, models, nets, network, weights
 from innervision.errors import InnervisionError
@@ -59,6 +60,7 @@ class Networks:
     def __init__(self, settings: Settings) -> None:
         self.settings = settings
         self._device = settings.device
+        self._threads = settings.threads or torch.get_num_threads()
         named = settings.networks or tuple(Opening(name=name) for name in USUAL if _at_hand(name))
         self._places: dict[str, Place] = {}
         self._runs: dict[str, Place] = {}
@@ -107,7 +109,13 @@ class Networks:
         """Do work in one of the threads that compute."""
         if self._limiter is None:
             self._limiter = anyio.CapacityLimiter(4)
-        return await anyio.to_thread.run_sync(work, limiter=self._limiter)
+
+        def working() -> T:
+            # a thread that is new takes its number from whoever has set it last, a small look's 1 it may be
+            with machine.threads(self._threads):
+                return work()
+
+        return await anyio.to_thread.run_sync(working, limiter=self._limiter)
 
     def _do(self, place: Place, work: Callable[[], T]) -> T:
         if _current(place) is None:

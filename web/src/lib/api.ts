@@ -78,9 +78,9 @@ export interface SeenLayer {
   channels: number;
   h: number;
   w: number;
-  lo: number[];
-  hi: number[];
-  mean: number[];
+  lo: ArrayLike<number>; // a number a channel
+  hi: ArrayLike<number>;
+  mean: ArrayLike<number>;
   dead: number;
   etag: string;
 }

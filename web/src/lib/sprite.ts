@@ -1,6 +1,6 @@
 /** A layer's maps as the server sends them: uint8, (channels, h, w) row by row, each scaled lo..hi. */
 
-import { ApiError, address, layered, request, type Prediction } from "./api";
+import { ApiError, address, layered, request, type Look, type Prediction, type SeenLayer } from "./api";
 
 export interface Sprite {
   channels: number;
@@ -32,6 +32,58 @@ export async function sprite(key: string, layer: string, cell: number, signal?: 
   return { channels, h, w, data };
 }
 
+/** What a picture is looked at with: a network, a size, and the layers whose sprites are wanted at once. */
+export interface Asked {
+  net: string;
+  picture: string;
+  size: number;
+  sprites: string[]; // the one that matters most first
+  cell: number;
+}
+
+export interface Looked {
+  look: Look;
+  sprites: Map<string, Sprite>; // of the layers asked for, as far as the server found room
+}
+
+/** Look at a picture. The small sprites of the layers in sight come in the same answer. */
+export async function looked(asked: Asked, signal?: AbortSignal): Promise<Looked> {
+  const response = await request(address("look"), {
+    method: "POST",
+    body: JSON.stringify(asked),
+    headers: { "Content-Type": "application/json" },
+    signal,
+  });
+  return unpacked(await response.arrayBuffer());
+}
+
+/** Read a look's answer: a length, a JSON header of that length, each layer's numbers, then the sprites. */
+export function unpacked(buffer: ArrayBuffer): Looked {
+  const { header, end } = headed(buffer);
+  let at = end;
+  // copies: a layer that is kept must not keep all that came with it
+  const take = (bytes: number) => buffer.slice(at, (at += bytes));
+  const layers: SeenLayer[] = header.layers.map((layer: SeenLayer) => {
+    const c = layer.channels;
+    const numbers = new Float32Array(take(3 * 4 * c));
+    const [lo, hi, mean] = [numbers.subarray(0, c), numbers.subarray(c, 2 * c), numbers.subarray(2 * c)];
+    return { ...layer, lo, hi, mean };
+  });
+  const sprites = new Map<string, Sprite>();
+  for (const { name, channels, sprite } of header.layers) {
+    if (!sprite) continue;
+    const [h, w] = sprite;
+    sprites.set(name, { channels, h, w, data: new Uint8Array(take(channels * h * w)) });
+  }
+  return { look: { ...header, layers }, sprites };
+}
+
+/** The JSON at an answer's beginning, and where it ends. */
+function headed(buffer: ArrayBuffer): { header: any; end: number } {
+  const length = new DataView(buffer).getUint32(0, true);
+  return { header: JSON.parse(new TextDecoder().decode(new Uint8Array(buffer, 4, length))), end: 4 + length };
+}
+
 export interface PlainMap {
   h: number;
   w: number;
@@ -56,10 +108,9 @@ export interface LiveFrame extends Ranges {
 
 /** Read /api/live's answer: a length, a JSON header of that length, then the maps. */
 export function liveFrame(buffer: ArrayBuffer): LiveFrame {
-  const length = new DataView(buffer).getUint32(0, true);
-  const header = JSON.parse(new TextDecoder().decode(new Uint8Array(buffer, 4, length)));
+  const { header, end } = headed(buffer);
   const { channels, h, w } = header;
-  const data = new Uint8Array(buffer, 4 + length, channels * h * w);
+  const data = new Uint8Array(buffer, end, channels * h * w);
   return { ...header, predictions: header.predictions ?? [], sprite: { channels, h, w, data } };
 }
 

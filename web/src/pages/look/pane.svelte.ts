@@ -2,9 +2,9 @@
 
 import { SvelteMap } from "svelte/reactivity";
 
-import { address, post, request, type Look, type Network, type Picture, type Prediction, type SeenLayer } from "../../lib/api";
+import { address, request, type Look, type Network, type Picture, type Prediction, type SeenLayer } from "../../lib/api";
 import { only } from "../../lib/graph";
-import { liveFrame, rgb, sprite, type Sprite } from "../../lib/sprite";
+import { liveFrame, looked, rgb, sprite, type Sprite } from "../../lib/sprite";
 import { studio } from "../../lib/studio.svelte";
 import type { Shown } from "./view.svelte";
 
@@ -122,7 +122,7 @@ export class Pane {
     this.#asked.clear();
   }
 
-  /** One forward pass; the sprites of the layers in sight follow, the selected one first. */
+  /** One forward pass. Small sprites of the layers in sight come with it; large ones follow, one by one. */
   async see(picture: Picture): Promise<void> {
     this.#abort?.abort();
     const abort = (this.#abort = new AbortController());
@@ -130,20 +130,33 @@ export class Pane {
     this.error = "";
     this.busy = true;
     try {
-      const body = { net: this.net, picture: picture.id, size: this.side };
-      const look = await post<Look>(address("look"), body, abort.signal);
+      const near = this.#near();
+      const asked = { net: this.net, picture: picture.id, size: this.side, sprites: near, cell: CELL };
+      const { look, sprites } = await looked(asked, abort.signal);
       if (abort.signal.aborted) return;
       this.look = look;
       this.predictions = look.predictions;
       this.#asked.clear();
       this.hover = null;
+      for (const layer of look.layers) {
+        const found = sprites.get(layer.name);
+        if (!found) continue;
+        this.#asked.add(layer.name);
+        if (!this.live) this.seen.set(layer.name, { key: look.key, layer, sprite: found });
+      }
       if (!this.layers.includes(this.layer)) this.select(this.layers.at(-1) ?? "");
-      await Promise.all([this.layer, ...this.#wanted].map((name) => this.#fetch(name)));
+      await Promise.all(this.#near().map((name) => this.#fetch(name)));
     } catch (error) {
       if (!abort.signal.aborted) this.#fail(error);
     } finally {
       if (this.#abort === abort) this.busy = false;
     }
+  }
+
+  /** The layers worth a sprite: the selected one, then those in sight. */
+  #near(): string[] {
+    const shown = new Set(this.layers);
+    return [...new Set([this.layer, ...this.#wanted])].filter((name) => shown.has(name));
   }
 
   /** A layer has come into sight. */
