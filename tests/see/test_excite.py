@@ -14,7 +14,7 @@ from PIL import Image
 from torch import Tensor, nn
 
 from innervision.cli import cli
-from innervision.cli.excited import answer, draw
+from innervision.cli.excited import answer, draw, glimpse
 from innervision.core import Sgd, diversity
 from innervision.core import excite as excitement
 from innervision.errors import Diverged, Invalid
@@ -404,8 +404,12 @@ def run(*args: str) -> Result:
 
 
 def test_one_target_is_one_picture() -> None:
-    result = run("--target", "3:2", "-o", "out/two.png", "--no-caption")
+    result = run("--target", "3:2", "-o", "out/two.png", "--no-caption", "--steps", "12", "--run", "kept")
     assert result.exit_code == 0, result.output
+    (snapshot,) = Path("kept/snapshots").iterdir()
+    with Image.open(snapshot) as picture:
+        assert (snapshot.name, picture.size) == ("0010.png", (16, 16))
+    assert glimpse(torch.rand(3, 3, 16, 16)).width > 3 * 16  # several: side by side
     with Image.open("out/two.png") as picture:
         assert picture.size == (16, 16)
     card = json.loads(Path("out/two.png.run.json").read_text(encoding="utf-8"))

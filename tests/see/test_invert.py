@@ -275,11 +275,13 @@ def rows(folder: Path) -> dict[str, dict[str, float]]:
 
 
 def test_the_command_leaves_sheet_curve_and_numbers(here: Path) -> None:
-    result = run("--json")
+    result = run("--json", "--steps", "10", "--run", "kept")
     assert result.exit_code == 0, result.output
     events = [json.loads(line) for line in result.stdout.splitlines()]
     assert [row["layer"] for row in events[-1]["layers"]] == ["relu1", "relu2"]
-    assert [e["step"] for e in events[:-1]] == [*range(1, 9)]
+    assert [e["step"] for e in events[:-1]] == [*range(1, 21)]
+    assert [e["text"] for e in events[9:11]] == ["relu1, step 10 of 10", "relu2, step 1 of 10"]
+    assert sorted(each.name for each in (here / "kept/snapshots").iterdir()) == ["0010.png", "0020.png"]
     folder = here / "photo-inversion"
     names = {"relu1.png", "relu2.png", "sheet.png", "curve.png", "inversion.json", "run.json"}
     assert {each.name for each in folder.iterdir()} == names

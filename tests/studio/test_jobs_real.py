@@ -143,8 +143,9 @@ def test_a_painting_that_is_broken_off_comes_to_the_same(
 OTHERS: tuple[tuple[str, dict[str, Any], str], ...] = (
     ("dream", {"source": "sample-rocket", "layers": "relu2", "steps": 1, "octaves": 1, "size": 64,
                "pictures": 2}, "film/0001.png"),
-    ("invert", {"source": "sample-rocket", "layers": "relu1,relu2", "steps": 3, "size": 48}, "sheet.png"),
-    ("excite", {"target": ["relu2:1"], "steps": 3, "size": 32}, "excite.png"),
+    ("invert", {"source": "sample-rocket", "layers": "relu1,relu2", "steps": 12, "size": 48},
+     "snapshots/0022.png"),
+    ("excite", {"target": ["relu2:1"], "steps": 12, "size": 32}, "snapshots/0010.png"),
     ("attribute", {"source": "sample-rocket", "target": "relu2:1", "size": 64}, "map.png"),
     ("activations", {"image": "sample-rocket", "size": 64}, "overview.png"),
     ("compare", {"pictures": ["sample-rocket", "sample-coffee", "sample-chelsea", "sample-astronaut"],

@@ -57,11 +57,15 @@ WORKS: Mapping[str, Work] = MappingProxyType(
             pictures={"source": False, "guide": False},
         ),
         "invert": Work(
-            first=("source", "layers", "steps", "size", "seed"), pictures={"source": False}, goes_on="same"
+            first=("source", "layers", "steps", "size", "seed"),
+            folder="run",
+            pictures={"source": False},
+            goes_on="same",
         ),
         "excite": Work(
             first=("target", "targets", "preset", "size", "steps", "pictures", "diverse", "seed"),
             output="excite.png",
+            folder="run",
         ),
         "train": Work(
             first=("recipe", "data", "net", "epochs", "batch", "lr", "validation", "seed"),
