@@ -396,8 +396,11 @@ def test_what_a_job_is_started_with(tmp_path: Path) -> None:
         return labour.command_line(job, WORKS[command], tmp_path, go_on=go_on)
 
     at, more = f"{tmp_path}", ["--json", "--steps=3", "x.png"]
-    assert line("excite", "excite.png", go_on=False) == ["excite", f"--output={at}/excite.png", *more]
-    assert line("invert", "", go_on=True) == ["invert", f"--output={at}", *more]  # the same words go on
+    assert line("excite", "excite.png", go_on=False) == [
+        "excite", f"--output={at}/excite.png", f"--run={at}", *more,
+    ]  # fmt: skip
+    same = ["invert", f"--output={at}", f"--run={at}", *more]
+    assert line("invert", "", go_on=True) == same  # the same words go on
     assert line("predict", None, go_on=False) == ["predict", *more]
     assert line("stylize", "painting.png", go_on=False) == [
         "stylize", f"--output={at}/painting.png", f"--run={at}", "--checkpoints", *more,
