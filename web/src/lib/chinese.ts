@@ -47,6 +47,23 @@ export const described = (command: Command): string => spoken(command.text, ZH.c
 /** What a preset or a recipe is. */
 export const characterised = (preset: Preset): string => spoken(preset.text, ZH.presets[preset.name]);
 
+/** How far a job is, as commands say it. */
+const STEPS: readonly [RegExp, string][] = [
+  [/^epoch (\d+)$/, "第 $1 轮"],
+  [/^epoch (\d+)\/(\d+)$/, "第 $1 / $2 轮"],
+  [/^epoch (\d+)\/(\d+), loss (\S+)$/, "第 $1 / $2 轮，损失 $3"],
+  [/^octave (\d+), (\d+) x (\d+) px$/, "第 $1 个尺寸，$2 × $3 像素"],
+  [/^(\d+) × (\d+) px$/, "$1 × $2 像素"],
+];
+
+/** A step's words: a file by its name alone, and in Chinese what is known. */
+export function stepped(text: string): string {
+  if (/^(\/|[A-Z]:\\)/.test(text)) return text.split(/[\\/]/).pop() ?? text; // a file: its folder is the server's business
+  if (!zh()) return text;
+  const [known, said] = STEPS.find(([pattern]) => pattern.test(text)) ?? [];
+  return known && said ? text.replace(known, said) : text;
+}
+
 /** An option's name in Chinese, if it has one. */
 export const chinese = (name: string, command = ""): string | undefined =>
   ZH.commands[command]?.names?.[name] ?? ZH.names[name];

@@ -111,7 +111,7 @@ export function tick(value: number): string {
   const size = Math.abs(value);
   if (value === 0) return "0";
   if (size >= 1e6 || size < 1e-3) return value.toExponential(size >= 1e6 ? 1 : 0).replace("e+", "e").replace(".0e", "e");
-  if (size >= 1000) return Math.round(value).toLocaleString("en").replaceAll(",", " ");
+  if (size >= 1000) return Math.round(value).toLocaleString("en");
   return String(Number(value.toPrecision(3)));
 }
 
