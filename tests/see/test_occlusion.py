@@ -62,7 +62,7 @@ def test_every_window_by_itself(patch: int, stride: int) -> None:
         assert found.probability is not None and found.winner is not None
         torch.testing.assert_close(found.probability[0], chance / count, rtol=0, atol=1e-12)
         assert found.winner.tolist() == winners
-        assert found.score == float(whole[1])
+        assert found.score == pytest.approx(float(whole[1]), abs=1e-12)
 
 
 def test_the_sum_of_pixels_falls_by_what_is_covered() -> None:

@@ -11,7 +11,8 @@ from torch import Tensor, nn
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from innervision import nets, wrap
-from innervision.see import occlusion, squares
+from innervision.see import covering, squares
+from innervision.see.folded import folded
 from innervision.see.occlusion import occlude
 from innervision.see.squares import Kept, Squares, covered, whole
 from innervision.see.target import Target
@@ -145,7 +146,7 @@ FOLLOWED = [
     shuffled,
     mirrored,
 ]
-FOLLOWED += [tokens, chosen, along, one_by_one]
+FOLLOWED += [tokens, chosen, along, one_by_one, remembered]
 
 
 def guest(way: Callable[[Guest, Tensor], Tensor]) -> Guest:
@@ -176,20 +177,20 @@ def test_squares_give_what_whole_pictures_give(way: Callable[[Guest, Tensor], Te
         torch.testing.assert_close(*both(module, picture(), boxes), rtol=0, atol=1e-12)
 
 
-@pytest.mark.parametrize("way", [unpooled, remembered], ids=lambda way: way.__name__)
+@pytest.mark.parametrize("way", [unpooled], ids=lambda way: way.__name__)
 def test_what_cannot_be_followed_is_told(way: Callable[[Guest, Tensor], Tensor]) -> None:
     with pytest.raises(NotImplementedError, match="not followed"):
         both(guest(way), picture(), BOXES)
 
 
-@pytest.mark.parametrize("way", [*FOLLOWED, unpooled, remembered], ids=lambda way: way.__name__)
+@pytest.mark.parametrize("way", [*FOLLOWED, unpooled], ids=lambda way: way.__name__)
 def test_any_guest_is_covered(
     way: Callable[[Guest, Tensor], Tensor], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     network = wrap(guest(way))
     image = picture()
     found = occlude(network, image, Target(None, 1), patch=13, stride=11, batch=4)
-    monkeypatch.setattr(occlusion, "covered", lambda *_: 1 / 0)
+    monkeypatch.setattr(covering, "covered", lambda *_: 1 / 0)
     plain = occlude(network, image, Target(None, 1), patch=13, stride=11, batch=4)
     torch.testing.assert_close(found.map, plain.map, rtol=1e-9, atol=1e-9)
     assert found.score == plain.score
@@ -297,3 +298,60 @@ def test_under_inference_mode_and_with_a_hook() -> None:
     handle.remove()
     assert Squares in seen, "the hook was part of it"
     assert not torch.allclose(before.map, after.map)
+
+
+def normed() -> nn.Sequential:
+    """Two convolutions that a normalisation alone reads, and one that something else reads too."""
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        module = nn.Sequential()
+        module.add_module("one", nn.Sequential(nn.Conv2d(3, 4, 3), nn.BatchNorm2d(4), nn.ReLU(inplace=True)))
+        module.add_module("two", nn.Sequential(nn.Conv2d(4, 4, 1, bias=False), nn.BatchNorm2d(4)))
+        module.add_module("three", Twice())
+        module.add_module("head", nn.Sequential(nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(4, 3)))
+        for part in module.modules():
+            if isinstance(part, nn.BatchNorm2d):
+                for tensor in (part.running_mean, part.running_var, part.weight, part.bias):
+                    nn.init.uniform_(tensor, 0.5, 2)
+    return module.double()
+
+
+class Twice(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.conv, self.norm = nn.Conv2d(4, 4, 3), nn.BatchNorm2d(4)
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = self.conv(x)
+        return self.norm(x) + x
+
+
+def test_normalisations_go_into_convolutions_that_nothing_else_reads() -> None:
+    module, x = normed(), picture()
+    weights = {name: tensor.clone() for name, tensor in module.state_dict().items()}
+    found = folded(module, lambda each: each(x))
+    assert found is not None
+    twin, answer = found
+    left = [name for name, part in twin.named_modules() if type(part) is nn.BatchNorm2d]
+    assert left == ["three.norm"]
+    torch.testing.assert_close(answer, module.eval()(x), rtol=1e-12, atol=1e-12)
+    assert all(torch.equal(tensor, weights[name]) for name, tensor in module.state_dict().items())
+    module.two[1].register_forward_hook(lambda *_: None)
+    kept = folded(module, lambda each: each(x))
+    assert kept is not None and type(kept[0].two[1]) is nn.BatchNorm2d, "someone listens to it"
+    assert folded(module[3], lambda each: each(x[:, :1].expand(1, 4, -1, -1))) is None
+
+
+@pytest.mark.parametrize("layer", [None, "one.1", "two.0", "three.conv"])
+def test_batches_side_by_side_give_the_same(layer: str | None, monkeypatch: pytest.MonkeyPatch) -> None:
+    network, image = wrap(normed()), picture()
+    looked = {}
+    for count in (1, 3):
+        monkeypatch.setattr(torch, "get_num_threads", lambda count=count: count)
+        looked[count] = occlude(network, image, Target(layer, 1), patch=9, stride=7, batch=4)
+    monkeypatch.setattr(covering, "folded", lambda *_: None)
+    monkeypatch.setattr(covering, "covered", lambda *_: 1 / 0)
+    plain = occlude(network, image, Target(layer, 1), patch=9, stride=7, batch=4)
+    for found in looked.values():
+        torch.testing.assert_close(found.map, plain.map, rtol=1e-9, atol=1e-9)
+        assert found.score == pytest.approx(plain.score, rel=1e-9)

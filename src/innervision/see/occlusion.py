@@ -10,11 +10,9 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from innervision.errors import Invalid
-from innervision.listen import evaluating, listen
 from innervision.network import Network
-from innervision.see.squares import Kept, covered, whole
+from innervision.see.covering import Covered
 from innervision.see.target import Target
-from innervision.see.tokens import arranged
 
 GREY = 0.5
 
@@ -63,65 +61,18 @@ def occlude(
         )
     tops, lefts = (range(0, -(-max(0, n - side) // step) * step + 1, step) for n in (h, w))
     windows = [(x, y, min(x + side, w), min(y + side, h)) for y, x in product(tops, lefts)]
-    looks = _Covered(network, image, target, value)
-    uncovered = looks.answer(looks.x)
-    seen = [looks.by(windows[start : start + batch]) for start in range(0, len(windows), batch)]
-    fell = target.score(uncovered) - torch.cat([score for _, score in seen])
+    looks = Covered(network, image, target, value)
+    uncovered = looks.uncovered
+    answers, scores = looks.answers(windows, batch)
+    fell = target.score(uncovered) - scores
     probability = winner = None
     if target.layer is None and uncovered.ndim == 2:
-        answers = torch.cat([answer for answer, _ in seen])
         likely = answers.softmax(1)
         probability = _spread(target.score(uncovered.softmax(1)) - target.score(likely), windows, (h, w))
         winner = answers.argmax(1).view(len(tops), len(lefts))
     return Occlusion(
         _spread(fell, windows, (h, w)), probability, winner, tuple(windows), float(target.score(uncovered)[0])
     )
-
-
-class _Covered:
-    """A picture, to be covered at places: looked at in squares where that is sooner, else whole."""
-
-    def __init__(self, network: Network, image: Tensor, target: Target, value: float) -> None:
-        self.network, self.target = network, target
-        given, cover = (each.to(network.device) for each in (image, torch.full_like(image, value)))
-        self.x, self.cover = (network.preprocessing(each).to(network.dtype) for each in (given, cover))
-        # a GPU waits longer to be given small work than it takes over large
-        self.kept = Kept() if self.x.device.type == "cpu" else None
-        self._fragile: set[str] = set()
-
-    def by(self, windows: list[tuple[int, int, int, int]]) -> tuple[Tensor, Tensor]:
-        """Return the answers to the picture covered by each window, of a classifier, and the scores."""
-        answer = self._in_squares(windows)
-        if answer is None:
-            x = self.x.repeat(len(windows), 1, 1, 1)
-            for one, (left, top, right, bottom) in zip(x, windows, strict=True):
-                one[:, top:bottom, left:right] = self.cover[0, :, top:bottom, left:right]
-            answer = self.answer(x)
-        score = self.target.score(answer)
-        return (answer if answer.ndim == 2 else score[:, None]), score
-
-    def _in_squares(self, windows: list[tuple[int, int, int, int]]) -> Tensor | None:
-        if self.kept is None:
-            return None
-        try:
-            with torch.inference_mode(False), torch.no_grad():
-                squares = covered(self.x, self.cover, windows, self.kept)
-            answer = whole(self.answer(squares))
-        except Exception:  # a guest may do anything; what is wrong with it, the plain way tells
-            self.kept = None
-            return None
-        return answer
-
-    @torch.inference_mode(False)
-    @torch.no_grad()
-    def answer(self, x: Tensor) -> Tensor:
-        """Return what the target's layer answers to the network's input, run as its modules say."""
-        network, layer = self.network, self.target.layer
-        with network._lock, evaluating(network.module):
-            if layer is None:
-                return network.module(x)
-            found = listen(network.module, x, (layer,), self._fragile)[layer]
-            return arranged(found, (x.shape[-2], x.shape[-1]))
 
 
 def _spread(values: Tensor, windows: list[tuple[int, int, int, int]], size: tuple[int, int]) -> Tensor:

@@ -16,7 +16,6 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from torch.utils._pytree import tree_leaves, tree_map_only
 
 Pair = tuple[int, int]
 Box = tuple[int, int, int, int]
@@ -51,6 +50,8 @@ class Kept:
                 return made
             del self.steps[self.at :]  # a pass that takes another way
         made = compute()
+        if isinstance(made, Tensor) and made.ndim == 4:
+            made = made.contiguous(memory_format=torch.channels_last)  # as squares are cut out of it
         self.steps.append((asked, made))
         self.at += 1
         return made
@@ -75,24 +76,44 @@ class Part:
 
     def cut(self, tops: Sequence[int], lefts: Sequence[int], size: Pair, beyond: float = 0.0) -> Tensor:
         """Return what is seen through windows of one size, (n, c, *size); beyond: of what lies outside."""
-        n, c = self.squares.shape[:2]
-        kind = {"dtype": self.base.dtype, "device": self.base.device}
-        out = torch.empty((n, c, *size), **kind, memory_format=torch.channels_last)
-        h, w = self.base.shape[2:]
-        if min(tops) < 0 or min(lefts) < 0 or max(tops) + size[0] > h or max(lefts) + size[1] > w:
-            out.fill_(beyond)
-        for window, square, top, left, y, x in zip(
-            out, self.squares, tops, lefts, self.tops, self.lefts, strict=True
-        ):
-            _lay(window, top, left, self.base[0], 0, 0)
-            _lay(window, top, left, square, y, x)
-        return out
+        (n, c), (h, w) = self.squares.shape[:2], self.base.shape[2:]
+        place = _spots(tops, lefts, size)
+        down, across = place[0].clamp(0, h - 1), place[1].clamp(0, w - 1)
+        sheet = self.base[0].permute(1, 2, 0).reshape(h * w, c)
+        out = sheet.index_select(0, (down[:, :, None] * w + across[:, None]).flatten()).view(n, *size, c)
+        for seen, spots, side in ((out, place[0], h), (out.transpose(1, 2), place[1], w)):
+            if int(spots.min()) < 0 or int(spots.max()) >= side:
+                seen[(spots < 0) | (spots >= side)] = beyond
+        at = [y - top for y, top in zip(self.tops, tops, strict=True)]
+        to = [x - left for x, left in zip(self.lefts, lefts, strict=True)]
+        down, across = _spots(at, to, self.size)
+        own = self.squares.permute(0, 2, 3, 1).reshape(-1, c)
+        if own.numel():
+            first = torch.arange(n)[:, None] * size[0]
+            places = ((first + down)[:, :, None] * size[1] + across[:, None]).flatten()
+            if (
+                min(at) < 0
+                or min(to) < 0
+                or max(at) + self.size[0] > size[0]
+                or max(to) + self.size[1] > size[1]
+            ):
+                inside = [(s >= 0) & (s < n) for s, n in ((down, size[0]), (across, size[1]))]
+                shown = (inside[0][:, :, None] & inside[1][:, None]).flatten()
+                places, own = places[shown], own[shown]
+            out.view(-1, c).index_copy_(0, places, own)
+        return out.permute(0, 3, 1, 2)
 
     def whole(self) -> Tensor:
         """Return all of the pictures' maps, (n, c, h, w)."""
         h, w = self.base.shape[2:]
         nowhere = [0] * len(self.squares)
         return self.cut(nowhere, nowhere, (h, w))
+
+
+def _spots(tops: Sequence[int], lefts: Sequence[int], size: Pair) -> tuple[Tensor, Tensor]:
+    """Return which rows (n, h') and columns (n, w') windows of one size show."""
+    begins = torch.tensor([*tops, *lefts]).view(2, -1, 1)
+    return begins[0] + torch.arange(size[0]), begins[1] + torch.arange(size[1])
 
 
 def _lay(window: Tensor, top: int, left: int, sheet: Tensor, y: int, x: int) -> None:
@@ -127,10 +148,14 @@ class Squares(Tensor):
         cls, func: Any, types: Any, args: Any = (), kwargs: Any = None
     ) -> Any:
         kwargs = kwargs or {}
-        found = [t for t in tree_leaves((args, kwargs)) if isinstance(t, Squares)]
+        found = [t for t in _leaves(args, kwargs) if isinstance(t, Squares)]
         parts = [t.part for t in found if t.part is not None]
         made = _in_part(func, args, kwargs, found, parts) if len(parts) == len(found) else None
-        return _in_whole(func, args, kwargs, found[0].kept) if made is None else made
+        if made is None:
+            return _in_whole(func, args, kwargs)
+        if isinstance(made, Squares) and made.maps is not None and not func._schema.is_mutable:
+            return made.maps  # as plain from here on as the pictures themselves
+        return made
 
 
 def _squares(
@@ -180,8 +205,28 @@ def _made(part: Part, kept: Kept) -> Squares:
     return _squares(shape, part.base, kept, part=part)
 
 
-def _in_whole(func: Any, args: Any, kwargs: Any, kept: Kept) -> Any:
-    mine, named = tree_map_only(Squares, whole, (args, kwargs))
+def _leaves(args: Any, kwargs: Any) -> list[Any]:
+    """Return what an operation is given, that of lists one by one (torch's own way takes longer by far)."""
+    found: list[Any] = []
+    for given in (*args, *kwargs.values()):
+        found.extend(given) if isinstance(given, list | tuple) else found.append(given)
+    return found
+
+
+def _with(of: Callable[[Squares], Tensor], args: Any, kwargs: Any) -> tuple[tuple[Any, ...], dict[str, Any]]:
+    """Return what an operation is given, with what is made of each square in its place."""
+
+    def one(given: Any) -> Any:
+        if isinstance(given, list | tuple):
+            return [of(t) if isinstance(t, Squares) else t for t in given]
+        return of(given) if isinstance(given, Squares) else given
+
+    return tuple(map(one, args)), {name: one(given) for name, given in kwargs.items()}
+
+
+def _in_whole(func: Any, args: Any, kwargs: Any) -> Any:
+    """Do an operation on whole maps: what comes of it are plain tensors, but what it writes into."""
+    mine, named = _with(whole, args, kwargs)
     out = func(*mine, **named)
     if func._schema.is_mutable:
         # what is written into must be ours, and as it was declared: else the plain way is the only one
@@ -189,7 +234,7 @@ def _in_whole(func: Any, args: Any, kwargs: Any, kept: Kept) -> Any:
         if not isinstance(given, Squares) or out is not given.maps or out.shape != given.shape:
             raise NotImplementedError(f"{func} writes where squares are not followed")
         return given
-    return tree_map_only(Tensor, lambda t: _squares(t.shape, t, kept, maps=t), out)
+    return out
 
 
 def _in_part(func: Any, args: Any, kwargs: Any, found: list[Squares], parts: list[Part]) -> Any:
@@ -199,10 +244,10 @@ def _in_part(func: Any, args: Any, kwargs: Any, found: list[Squares], parts: lis
     first, kept, part = found[0], found[0].kept, parts[0]
 
     def base() -> Any:
-        mine, named = tree_map_only(Squares, _base, (args, kwargs))
+        mine, named = _with(_base, args, kwargs)
         if func._schema.is_mutable:  # in place of a copy: earlier steps' maps stay
             mine = (mine[0].clone(), *mine[1:])
-        asked = [_base(t) if isinstance(t, Squares) else t for t in tree_leaves((args, kwargs))]
+        asked = [_base(t) if isinstance(t, Squares) else t for t in _leaves(args, kwargs)]
         return kept.step(func, asked, lambda: func(*mine, **named))
 
     match name.rstrip("_"):
@@ -257,7 +302,7 @@ def _arguments(func: Any, args: Any, kwargs: Any) -> dict[str, Any]:
 def _alike(args: Any, found: list[Squares]) -> bool:
     """Tell whether squares are of maps of one size, and all else is the same at each place."""
     size = found[0].shape[2:]
-    others = [t for t in tree_leaves(args) if isinstance(t, Tensor) and not isinstance(t, Squares)]
+    others = [t for t in _leaves(args, {}) if isinstance(t, Tensor) and not isinstance(t, Squares)]
     return all(t.shape[2:] == size for t in found) and all(_even(t) for t in others)
 
 
@@ -283,10 +328,11 @@ def _together(func: Any, args: Any, kwargs: Any, parts: list[Part], base: Any, k
         same = (t.part.tops, t.part.lefts, t.part.size) == (tops, lefts, size)
         return t.part.squares if same else t.part.cut(tops, lefts, size)
 
-    mine, named = tree_map_only(Squares, square, (args, kwargs))
-    if func._schema.is_mutable:
+    mine, named = _with(square, args, kwargs)
+    aside = _aside(func)
+    if func._schema.is_mutable and aside is func:
         mine = (mine[0].clone(), *mine[1:])
-    out = func(*mine, **named)
+    out = aside(*mine, **named)
     maps, squares = (base[0], out[0]) if isinstance(out, tuple) else (base, out)
     made = _made(Part(maps, squares, tops, lefts), kept)
     if func._schema.is_mutable:
@@ -297,6 +343,14 @@ def _together(func: Any, args: Any, kwargs: Any, parts: list[Part], base: Any, k
         return target
     # of a normalisation, the statistics it would have used: empty, as they are the weights' own
     return (made, *out[1:]) if isinstance(out, tuple) else made
+
+
+def _aside(func: Any) -> Any:
+    """Return an operation in place as one that makes something new, where there is such."""
+    if not func._schema.is_mutable:
+        return func
+    packet = getattr(torch.ops.aten, func.overloadpacket.__name__.rstrip("_"), None)
+    return getattr(packet, func._overloadname, func)
 
 
 def _reach(spans: list[tuple[list[int], int]], side: int) -> tuple[list[int], int]:
