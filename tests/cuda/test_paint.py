@@ -1,4 +1,4 @@
-"""What holds on a GPU alone; the rest of the suite computes on the processor."""
+"""Painting on a GPU: what the processor paints, and the memory that it takes."""
 
 from __future__ import annotations
 
@@ -28,13 +28,6 @@ def paint(**options: object) -> Painting:
         "sample:harvest",
         **({"size": 256, "steps": 8} | options),
     )  # type: ignore[arg-type]
-
-
-@pytest.fixture
-def exact(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Convolve and multiply in float32 to its last bit: by itself cuDNN rounds factors to 10 bits (TF32)."""
-    monkeypatch.setattr(torch.backends.cudnn, "allow_tf32", False)
-    monkeypatch.setattr(torch.backends.cuda.matmul, "allow_tf32", False)
 
 
 def test_auto_is_the_gpu_in_bfloat16(tmp_path: Path) -> None:
