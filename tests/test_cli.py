@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import json
+import os
 import re
 import signal
 import subprocess
@@ -24,6 +25,7 @@ from innervision import images, record, weights
 from innervision.cli import COMMANDS, cli
 from innervision.cli.options import flag
 from innervision.cli.progress import Plain, clock, time_left
+from innervision.cli.seeing import telling
 from innervision.errors import InnervisionError
 from innervision.files import claim, sha256
 from innervision.nets import build
@@ -771,6 +773,18 @@ def test_a_run_at_work_is_told_from_one_that_was_broken_off() -> None:
         events.write('{"event": "frame", "cou')  # as a crash leaves it
     found = run("runs")
     assert "2/2" in found.stdout and "start it anew" in found.stderr
+
+
+def test_where_nobody_reads_the_events_it_is_as_ctrl_c(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A studio that died leaves its job so: what is done is to be kept, and nothing to fail over."""
+    reader, writer = os.pipe()
+    os.close(reader)
+    with open(writer, "w") as out, telling(quiet=False, as_json=True) as told:  # noqa: PTH123
+        monkeypatch.setattr("sys.stdout", out)
+        with pytest.raises(KeyboardInterrupt):
+            told.step(1, 2)
+        told.step(2, 2)
+        told.end("done")
 
 
 def test_each_run_is_told_in_its_own_terms() -> None:

@@ -84,7 +84,8 @@ def interrupts() -> Iterator[list[int]]:
         if wanted:
             raise KeyboardInterrupt
         wanted.append(number)
-        click.echo("finishing this step; Ctrl-C again stops at once", err=True)
+        with contextlib.suppress(OSError):  # nobody may be there to read it
+            click.echo("finishing this step; Ctrl-C again stops at once", err=True)
 
     before = signal.signal(signal.SIGINT, hear)
     try:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import json
+import os
 import shlex
 import signal
 import sys
@@ -151,7 +152,7 @@ class Telling:
         seconds = time.perf_counter() - self._began
         if self._kind == "json":
             event = {"event": "step", "step": done, "of": of, "text": text, "seconds": round(seconds, 3)}
-            click.echo(json.dumps({**event, **values}))
+            self._event({**event, **values})
         elif self._bar is not None and self._task is not None:
             self._bar.update(self._task, completed=done, total=of, description=text)
         elif self._kind == "plain" and (done == of or seconds - self._said > 5):
@@ -161,6 +162,16 @@ class Telling:
             left = f", about {to_go:.0f} s left" if to_go else ""
             click.echo(f"{done}/{of} {text}{left}", err=True)
             self._said = seconds
+
+    def _event(self, event: Mapping[str, Any]) -> None:
+        """Write an event; where nobody reads any more, let it be as Ctrl-C: what is done so far is kept."""
+        try:
+            click.echo(json.dumps(event))
+        except BrokenPipeError:
+            self._kind = "quiet"
+            with Path(os.devnull).open("wb") as nothing:  # else Python's last flush would fail, too
+                os.dup2(nothing.fileno(), sys.stdout.fileno())
+            signal.raise_signal(signal.SIGINT)
 
     def say(self, text: str) -> None:
         """Tell a line that a person reads."""
@@ -174,7 +185,7 @@ class Telling:
         if self._bar is not None:
             self._bar.stop()
         if self._kind == "json":
-            click.echo(json.dumps({"event": "result", **values}))
+            self._event({"event": "result", **values})
         elif self._kind != "quiet":
             click.echo(text, err=True)
 

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import IO, Any
 
 from innervision.files import claim
+from innervision.studio import runs
 from innervision.studio.files import files
 from innervision.studio.history import told
 from innervision.studio.ledger import Ledger
@@ -118,7 +119,11 @@ def carry_out(ledger: Ledger, id: str, child: Child, closing: Callable[[], bool]
     _show(ledger, job, seen)
     state = outcome(work, child, result=result is not None, closing=closing())
     error = child.error[:1000] if state == "failed" else ""
-    return {"state": state, "error": error, "result": result}
+    changes = {"state": state, "error": error, "result": result}
+    ran = runs.found(folder) if state == "done" and work.keeps_events else None
+    if ran is not None:  # its last steps were those of what it was measured in
+        changes |= {"step": ran.step, "of": ran.of}
+    return changes
 
 
 def _show(ledger: Ledger, job: Job, seen: dict[str, str]) -> None:

@@ -75,7 +75,10 @@ class Jobs:
             if job.state == "running":
                 labour.end_orphan(path, job.pid)
                 card = runs.found(path)
-                self.ledger.update(job.id, state="done" if card and card.state == "done" else "interrupted")
+                last = runs.last_step(path)  # the record of a server that died says nothing of steps
+                at = {} if last is None else {name: last[name] for name in ("step", "of")}
+                state = "done" if card and card.state == "done" else "interrupted"
+                self.ledger.update(job.id, state=state, pid=None, **at)
             elif job.state == "queued":
                 self.ledger.update(job.id, state="interrupted")
 
