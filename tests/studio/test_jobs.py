@@ -261,13 +261,15 @@ def test_a_server_that_died_leaves_no_one_at_work(begin: Callable[[], Studio], t
         state="running", created="2026", pid=child.pid,
     )  # fmt: skip
     runs.write(job, tmp_path / "runs")
+    (folder / "events.jsonl").write_text('{"event": "step", "count": 7, "of": 900}\n')
     with pytest.raises(BlockingIOError):
         labour.take(folder)
     labour.end_orphan(folder, child.pid, patience=0.3)
     labour.take(folder).close()
     assert [*events] and child.code == -signal.SIGKILL
     studio = begin()
-    assert studio["dream-1"].state == "interrupted"
+    found = studio["dream-1"]
+    assert (found.state, found.step, found.of) == ("interrupted", 7, 900)  # by its events
     studio.jobs.resume("dream-1")
     studio.until("dream-1", "done")
 
