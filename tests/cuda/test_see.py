@@ -216,15 +216,17 @@ def test_top_images(both: Both, near: Near, crops: tuple[Tensor, Tensor]) -> Non
     images = pictures.permute(0, 3, 1, 2).float() / 255
     with torch.no_grad():
         every = processor.features(images, list(theirs.layers))
+    same: list[bool] = []
     for name, top in theirs.layers.items():
         mine = ours[name]
         near(mine.values, top.values, FORWARD, name)
-        answered = every[name].amax((2, 3)).T.numpy()  # (units pictures)
-        # where another picture is named, it must be as strong but for rounding
-        named = np.take_along_axis(answered, mine.pictures.astype(np.int64), 1)
+        # where another picture or place is named, it must be as strong but for rounding
+        which, (rows, columns) = mine.pictures, (mine.places[..., 0], mine.places[..., 1])
+        units = np.arange(len(which))[:, None]
+        named = every[name].numpy()[which, units, rows, columns]
         assert np.abs(named - top.values).max() <= FORWARD * np.abs(top.values).max(), name
-        assert (mine.pictures == top.pictures).mean() > 0.99, name
-        assert (mine.places == top.places).mean() > 0.98, name
+        same += [*(which == top.pictures).flat]
+    assert np.mean(same) > 0.95
 
 
 def test_likeness_of_layers(both: Both, near: Near, crops: tuple[Tensor, Tensor]) -> None:

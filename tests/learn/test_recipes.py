@@ -80,13 +80,7 @@ def test_imagenets_convolutions_are_put_in_by_name() -> None:
 
 
 def test_airbenchs_numbers_for_a_mean_loss() -> None:
-    """The paper: rates for a summed loss over 1024 pictures, divided by momentum's gain."""
-    scale = 1024 * (1 + 1 / (1 - 0.85))
-    rate, decay = 11.5 / scale * 1024, 0.0153 * 1024 / scale
-    sgd = RECIPES["fast94-sgd"].optimiser
-    assert isinstance(sgd, Sgd)
-    assert sgd.lr == pytest.approx(rate, rel=0.01)
-    assert sgd.lr * sgd.weight_decay == pytest.approx(decay, rel=0.01)
+    """The authors' rates are for a loss summed over 2000 pictures."""
     muon = RECIPES["fast94"].optimiser
     assert isinstance(muon, Muon)
     assert muon.rest.lr * muon.rest.norm_lr == pytest.approx(0.053 * 2000)
@@ -120,7 +114,7 @@ def test_options_go_over_a_recipe() -> None:
 )
 def test_what_is_not_allowed(options: dict[str, object], message: str) -> None:
     with pytest.raises(Invalid, match=message):
-        recipe("fast94-sgd", **options)  # type: ignore[arg-type]
+        recipe("fast94", **options)  # type: ignore[arg-type]
     with pytest.raises(Invalid, match=r"no recipe 'fast99'.*Did you mean 'fast9"):
         recipe("fast99")
 

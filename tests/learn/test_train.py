@@ -445,7 +445,7 @@ def test_tensorboard_reads_what_is_written(guest: str, folder: Path) -> None:
 
 
 def test_find_lr_draws_a_curve(guest: str, folder: Path) -> None:
-    args = ["--recipe", "fast94-sgd", "--data", folder, "--net", guest, "--size", 8]
+    args = ["--recipe", "alexnet-cifar", "--data", folder, "--net", guest, "--size", 8]
     args += ["--batch", 12, "--micro", 12, "--threads", 1, "--json"]
     found = run("find-lr", *args, "--from", 1e-4, "--to", 10, "--steps", 30)
     assert found.exit_code == 0, found.output

@@ -109,8 +109,8 @@ Optimiser = Sgd | AdamW | Muon
 def with_lr(optimiser: Optimiser, lr: float) -> Optimiser:
     """Return the same with another learning rate; Muon's other rate changes in proportion."""
     if isinstance(optimiser, Muon):
-        rest = replace(optimiser.rest, lr=optimiser.rest.lr * lr / optimiser.lr)
-        return replace(optimiser, lr=lr, rest=rest)
+        moved = replace(optimiser, lr=lr)  # complains of the rate that was given, before the other follows
+        return replace(moved, rest=replace(optimiser.rest, lr=optimiser.rest.lr * lr / optimiser.lr))
     return replace(optimiser, lr=lr)
 
 
