@@ -273,8 +273,8 @@ def test_no_run_wins_over_run() -> None:
 def test_a_dry_run_paints_nothing() -> None:
     found = stylize("--dry-run")
     assert found.exit_code == 0, found.output
-    assert "2 evaluations: 64x48 x 2" in found.stdout
-    assert not Path("out.png").exists()
+    assert "2 evaluations: 64x48 x 2" in found.stdout and "would write out.png\n" in found.stdout
+    assert not Path("out.png").exists() and not Path("runs").exists()
     assert run("stylize", "content.png", "style.png", *SMALL, "--dry-run").exit_code == 0  # to nowhere yet
     for name in ("out.gif", "out.xyz"):  # what the run would refuse
         refused(stylize("-o", name, "--dry-run"), f"'{Path(name).suffix}' is none of")

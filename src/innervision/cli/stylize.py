@@ -102,7 +102,8 @@ def stylize(
             card = open_things.enter_context(run).card
         painting = sit_down(order, seen, card, saved)
         if dry_run:
-            foretell(painting, as_json=as_json)
+            files = [order.output] if order.output else []
+            foretell(painting, [*files, *([] if no_run else [f"{where}/"])], as_json=as_json)
             return
         painting.check_memory()
         if run is None and not no_run:
@@ -144,18 +145,19 @@ def sit_down(order: Order, seen: Seen, card: RunCard, saved: dict[str, Any] | No
     return Painting(seen.pictures[0], seen.pictures[1:], chosen, start=seen.start, resume=saved)
 
 
-def foretell(painting: Painting, *, as_json: bool) -> None:
-    """Say what is about to be done and what it will cost; raise OutOfMemory where it would not fit."""
+def foretell(painting: Painting, files: list[str], *, as_json: bool) -> None:
+    """Say what is about to be done, what it will cost and write; raise OutOfMemory where it would not fit."""
     from innervision.cli.progress import forecast, introduce
     from innervision.paint.estimate import estimate, refuse
 
     cost = estimate(painting)
     if as_json:
-        said = {"event": "estimate", "text": introduce(painting), **asdict(cost)}
+        said = {"event": "estimate", "text": introduce(painting), **asdict(cost), "files": files}
         click.echo(json.dumps(said))
     else:
         colours = painting.recipe.color == "transfer-only"
-        click.echo("\n".join([*introduce(painting), *([] if colours else [forecast(cost)])]))
+        written = [f"would write {', '.join(files)}"] if files else []
+        click.echo("\n".join([*introduce(painting), *([] if colours else [forecast(cost)]), *written]))
     refuse(painting, cost)
 
 
