@@ -259,7 +259,7 @@ def plan(
     known = len(methods) - len(left)
     there = f"; {known} of {len(methods)} are there already" if known else ""
     work = (
-        f"{names(left, 12)} of {named(target, network)}{there}",
+        f"{names(left, 12) or 'nothing more'} of {named(target, network)}{there}",
         f"{about(network)}, on {w}x{h} px: as much as {total:,.0f} looks",
     )
     return Plan(work, total * forward(network, image, target), tuple(files))

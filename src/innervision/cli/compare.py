@@ -121,6 +121,7 @@ def compare(ctx: click.Context, **chosen: Any) -> None:
             f"{text}; wrote {output} and {numbers}",
             output=str(output),
             numbers=str(numbers),
+            said=text,
             rows=[list(row) for row in rows],
             card=str(card),
         )

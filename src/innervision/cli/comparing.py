@@ -30,17 +30,18 @@ def caution(found: Similarity, *, biased: bool) -> str:
         by_chance = float(np.nanmedian(found.chance))
         if not by_chance > _BIASED:
             return ""
-        wanted = 9 * seen * by_chance / max(1 - by_chance, 1e-6)
+        # by chance 1 / (1 + n/d) for features of d directions, and there are more the longer one looks
+        wanted = float(f"{9 * seen * by_chance / max(1 - by_chance, 1e-6):.1g}")
         return (
             f"with {seen:,} pictures --biased brings layers that have nothing in common to "
-            f"{by_chance:.2f} (0.1 would take about {wanted:.1g} pictures): what lies below means nothing. "
-            "Without --biased there is no such floor"
+            f"{by_chance:.2f}, and what is no higher means nothing (a floor of 0.1 would take {wanted:,.0f} "
+            "pictures or more); without --biased there is no such floor"
         )
     if biased or seen >= ENOUGH:
         return ""
     return (
-        f"only {seen} pictures: by chance alone, numbers are off by {2 * found.noise:.2f} or more; "
-        f"from about {ENOUGH} pictures on they are sound"
+        f"only {seen} pictures: by chance alone numbers may be off by {2 * found.noise:.2f} and more; "
+        f"from about {ENOUGH} pictures on, nearly all are right to 0.1"
     )
 
 
@@ -93,7 +94,8 @@ def _similarity(
     each += 2 * together * sum(features) / _products()
     held = together * max(4 * max(features), min(2**29 // max(1, together), 4 * sum(features)))
     kind = "biased" if chosen["biased"] else f"unbiased, {together} pictures at a time"
-    what = f"{beforehand.names(found.rows)} with {beforehand.names(found.columns)}: linear CKA ({kind})"
+    other = "each other" if second is None and not chosen["layers2"] else beforehand.names(found.columns)
+    what = f"{beforehand.names(found.rows)} with {other}: linear CKA ({kind})"
     return what, each * len(pictures), held
 
 

@@ -198,7 +198,7 @@ def plan(
     done = len(names) - len(left)
     there = f" ({done} of {len(names)} layers are there already)" if done else ""
     lines = (
-        f"what {beforehand.names(left) or 'no layer'} keeps of the picture{there}",
+        f"what of the picture is kept by {beforehand.names(left) or 'no other layer'}{there}",
         f"{width}x{height} px, {chosen['steps']} steps each, {beforehand.about(network)}",
     )
     return Plan(lines, seconds, files, **beforehand.memory(network.device))

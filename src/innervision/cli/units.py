@@ -92,21 +92,21 @@ def units(ctx: click.Context, **chosen: Any) -> None:
         try:
             for found in looks:
                 tell.step(found.done, found.of, "pictures", skipped=len(found.skipped))
+            assert found is not None  # a pass over no pictures is refused
+            for _, name, why in found.skipped[:10]:
+                tell.say(f"skipped {name}: {why}")
+            drawn = _draw(network, found, pictures, wanted, chosen, output, tell)
         except KeyboardInterrupt:
             looks.close()  # which keeps the index
             done = 0 if found is None else found.done
             tell.end(
-                f"Stopped after {done:,} of {len(pictures):,} pictures; the same command goes on there",
+                f"Stopped; {done:,} of {len(pictures):,} pictures are ranked. The same command goes on there",
                 output=str(output),
                 index=str(index),
                 pictures=done,
                 finished=False,
             )
             ctx.exit(130)
-        assert found is not None  # a pass over no pictures is refused
-        for _, name, why in found.skipped[:10]:
-            tell.say(f"skipped {name}: {why}")
-        drawn = _draw(network, found, pictures, wanted, chosen, output, tell)
         card = leave_card(
             "units", output, {**ctx.params, "precision": found.key["precision"]}, {"data": chosen["folder"]}
         )

@@ -166,7 +166,8 @@ def overview(rows: Sequence[Answer], image: Tensor, *, tile: int = 84) -> Image.
 
 
 def _range(maps: NDArray[np.float32]) -> str:
-    return f"{min(0.0, float(maps.min())):.3g} … {float(maps.max()):.3g}"
+    ends = min(0.0, float(maps.min())), float(maps.max())
+    return " … ".join(f"{end:.0f}" if abs(end) >= 100 else f"{end:.3g}" for end in ends)
 
 
 def _extent(maps: NDArray[np.float32]) -> str:

@@ -23,7 +23,11 @@ from innervision.sheets import FAINT, INK, PAPER
 LEAST = 4  # pictures that the unbiased estimate needs at once
 
 ENOUGH = 64
-"""Pictures from which on the unbiased estimate is sound."""
+"""Pictures from which on the unbiased estimate is sound: 95 % of numbers lie within 0.07 of those of 2,000.
+
+With 32, 16 and 8 that is 0.14, 0.22 and 0.49, with 256 it is 0.04 (7 layers of cifar10-fast, CIFAR-10's test
+pictures, 12 draws each).
+"""
 
 
 @dataclass(frozen=True, eq=False)
