@@ -74,7 +74,7 @@ if TYPE_CHECKING:
     type=click.FloatRange(0),
     default=0.15,
     show_default=True,
-    help="smoothgrad's noise: its standard deviation, where white is 1",
+    help="smoothgrad's noise: its standard deviation, as a share of the picture's range",
 )
 @click.option(
     "--points",

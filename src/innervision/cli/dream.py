@@ -62,7 +62,7 @@ _EVERY = 5  # steps between snapshots
     show_default=True,
     help="how many times larger each size is than the one before",
 )
-@click.option("--steps", type=int, default=10, show_default=True, help="at each octave")
+@click.option("--steps", type=int, default=10, show_default=True, help="up the gradient, at each octave")
 @click.option(
     "--rate", type=float, default=1.5, show_default=True, help="mean change of a pixel in a step, of 255"
 )

@@ -54,7 +54,11 @@ _TRIED = 4  # layers of whose units a dry run tries some steps
 @click.option("--size", type=click.IntRange(1), help="side of a picture in pixels [default: the network's]")
 @click.option("--steps", type=click.IntRange(1), help="evaluations of the network [default: the preset's]")
 @click.option(
-    "--pictures", type=click.IntRange(1), default=1, show_default=True, help="of each unit, unlike each other"
+    "--pictures",
+    type=click.IntRange(1),
+    default=1,
+    show_default=True,
+    help="of each unit, if more than one unlike each other",
 )
 @click.option(
     "--diverse", type=float, default=1.0, show_default=True, help="how much a unit's pictures are to differ"

@@ -47,7 +47,7 @@ if TYPE_CHECKING:
     type=click.IntRange(1),
     default=64,
     show_default=True,
-    help="that a picture which excites a unit is made in",
+    help="steps in which a picture is made that excites a unit",
 )
 @click.option(
     "--quick",
