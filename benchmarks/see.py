@@ -158,14 +158,14 @@ class Bench:
     def excite(self) -> Iterator[Row]:
         """Unit-steps of Fourier maximisation."""
         few, layer, size = (2 if self.quick else 24), "conv5_4", 32
-        batches = (1, 4) if self.quick else (1, 16, 64)
+        batches = (1, 4) if self.quick else (1, 4, 16, 64)
 
         def steps(units: int) -> int:
             return max(2, few // (1 if units == 1 else units // 4))
 
         common = {"job": "excite", "layer": layer, "size": size}
         jobs: dict[str, tuple[str, dict[str, Any]]] = {}
-        for units, frozen in ((1, False), (1, True), (batches[1], True)):
+        for units, frozen in ((1, False), (1, True), (4 if self.quick else 16, True)):
             kind = f"lucent, {units} at once{', weights frozen' if frozen else ''}"
             jobs[kind] = ("lucent", {**common, "units": units, "steps": steps(units), "frozen": frozen})
         for precision in ("float32", "bfloat16"):
