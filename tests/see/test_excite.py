@@ -369,12 +369,12 @@ def test_a_failure_leaves_nothing_behind() -> None:
 
 
 def test_the_recipes_are_the_papers() -> None:
-    """Yosinski et al. 2015, table 1, and thirty times their rates."""
+    """Yosinski et al. 2015, table 1, and thirty times their rates and progress."""
     table = {
-        "yosinski1": (500, Sgd(3000, 2.0), 3),
+        "yosinski1": (500, Sgd(3000, 60), 3),
         "yosinski2": (750, Sgd(3000, None), 3),
         "yosinski3": (1000, Sgd(3000, None), 3),
-        "yosinski4": (1000, Sgd(3e9, 2.0), 3),
+        "yosinski4": (1000, Sgd(3e9, 60), 3),
     }
     for name, (steps, optimiser, edits) in table.items():
         preset = PRESETS[name]
