@@ -11,7 +11,8 @@ import { words as spaced, type Command, type Option } from "../src/lib/jobs";
 import { studio } from "../src/lib/studio.svelte";
 import table from "../src/locales/zh.json";
 
-const steps: Option = { name: "steps", kind: "int", help: "at each octave [default: 10]" };
+const [english, chinese] = table.commands.dream.options.steps as [string, string];
+const steps: Option = { name: "steps", kind: "int", help: `${english} [default: 10]` };
 const dream: Command = { name: "dream", text: table.commands.dream.text[0]!, options: [steps] };
 
 beforeEach(() => (speech.language = "zh"));
@@ -19,18 +20,18 @@ afterEach(() => (speech.language = "en"));
 
 describe("a command's words", () => {
   it("are Chinese where the page is", () => {
-    expect(explained("dream", steps)).toBe(table.commands.dream.options.steps[1]);
+    expect(explained("dream", steps)).toBe(chinese);
     expect(described(dream)).toBe(table.commands.dream.text[1]);
     expect(called("late_steps", true, spaced)).toBe("末段步数");
     expect(called("to", true, spaced, "find-lr")).not.toBe(called("to", true, spaced, "export"));
     expect([titled("dream"), titled("excite")]).toEqual(["梦境", "激发单元"]);
     speech.language = "en";
-    expect(explained("dream", steps)).toBe("at each octave");
+    expect(explained("dream", steps)).toBe(english);
     expect([described(dream), titled("excite")]).toEqual([dream.text, "excite"]);
   });
   it("stay the server's own where it says something else by now", () => {
-    expect(explained("dream", { ...steps, help: "at every octave" })).toBe("at every octave");
-    expect(explained("nothing", steps)).toBe("at each octave");
+    expect(explained("dream", { ...steps, help: "something else" })).toBe("something else");
+    expect(explained("nothing", steps)).toBe(english);
     expect(described({ ...dream, text: "Another." })).toBe("Another.");
     expect(called("quite_new", true, spaced)).toBe("Quite new");
   });
