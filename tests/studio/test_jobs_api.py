@@ -169,7 +169,7 @@ def test_states_that_do_not_go_together(client: Any) -> None:
 
 
 def test_stop_and_resume(client: Any) -> None:
-    id = submit(client, steps=300)
+    id = submit(client, steps=2000)
     while client.get(f"/api/jobs/{id}").json()["step"] is None:
         time.sleep(0.02)
     assert client.delete(f"/api/jobs/{id}").status_code == 409
@@ -184,13 +184,13 @@ def test_many_follow_one_job_from_where_they_were(served: tuple[Any, Any]) -> No
     texts: dict[int, str] = {}
 
     def follow(number: int) -> None:
-        texts[number] = httpx.get(client.base_url.join(f"/api/jobs/{id}/events"), timeout=20).text
+        texts[number] = httpx.get(client.base_url.join(f"/api/jobs/{id}/events"), timeout=60).text
 
     threads = [threading.Thread(target=follow, args=(number,)) for number in range(8)]
     for thread in threads:
         thread.start()
     for thread in threads:
-        thread.join(20)
+        thread.join(60)
     for text in texts.values():
         kinds = [kind for kind, _, _ in events(text)]
         assert [data["step"] for kind, data, _ in events(text) if kind == "step"] == [*range(1, 31)]
@@ -205,14 +205,14 @@ def test_many_follow_one_job_from_where_they_were(served: tuple[Any, Any]) -> No
 
 def test_who_goes_is_let_go_and_who_stays_hears_beats(served: tuple[Any, Any]) -> None:
     client, state = served
-    first, waits = submit(client, steps=60), submit(client)
+    first, waits = submit(client, steps=2000), submit(client)
     history = state.jobs.ledger.history(waits)
     with client.stream("GET", f"/api/jobs/{waits}/events") as stream:
         assert stream.headers["content-type"].startswith("text/event-stream")
         lines = stream.iter_lines()
         assert ": " in [next(lines) for _ in range(12)]  # nothing happens to it yet, but the line is open
         assert history.listeners == 1
-    end = time.monotonic() + 5
+    end = time.monotonic() + 60
     while history.listeners:
         assert time.monotonic() < end, "a listener that has gone is still held"
         time.sleep(0.02)
@@ -254,7 +254,7 @@ def test_a_server_that_stops_lets_go_of_who_follows(tmp_path: Path, monkeypatch:
             time.sleep(0.01)
         server.should_exit = True
         for thread in threads:
-            thread.join(20)
+            thread.join(60)
             assert not thread.is_alive()
     assert "event: step" in texts[0] and texts[0].endswith("\n\n") and "event: end" not in texts[0]
     assert json.loads((tmp_path / "runs" / id / "job.json").read_text())["state"] == "interrupted"

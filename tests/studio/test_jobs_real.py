@@ -85,7 +85,7 @@ def ended(client: Any, id: str) -> dict[str, Any]:
 
 
 def until_step(client: Any, id: str, step: int, text: str = "") -> None:
-    end = time.monotonic() + 60
+    end = time.monotonic() + 120
     while (seen := job(client, id)) and not ((seen["step"] or 0) >= step and text in seen["text"]):
         assert time.monotonic() < end and seen["state"] in ("queued", "running"), seen
         time.sleep(0.02)
@@ -101,7 +101,7 @@ def test_a_painting_that_is_broken_off_comes_to_the_same(
     studio: Studio, guest: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Stopped by hand, then by force, then with the server: it ends as an unbroken one does, to the bit."""
-    monkeypatch.setenv("PAUSE", "0.03")
+    monkeypatch.setenv("PAUSE", "0.06")
     with studio() as client:
         net = client.get("/api/commands").json()[0]
         net = next(field for field in net["options"] if field["name"] == "net")["choices"][0]

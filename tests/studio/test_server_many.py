@@ -88,16 +88,16 @@ def test_one_looks_through_a_network_at_a_time(tmp_path: Path, guest: str) -> No
 
 def test_an_excitation_lets_others_look_meanwhile(tmp_path: Path, guest: str, serve: Any) -> None:
     with serve(Settings(runs=tmp_path, networks=(Opening(name=guest),), threads=1)) as client:
-        path = f"/api/unit/{NET}/stem/0/excite?size=64&steps=400"
+        path = f"/api/unit/{NET}/stem/0/excite?size=128&steps=1024"
         with client.stream("GET", path) as stream:
             lines = stream.iter_lines()
             assert next(line for line in lines if line.startswith("event: frame"))
-            with httpx.Client(base_url=client.base_url, headers=OURS, timeout=30) as other:
+            with httpx.Client(base_url=client.base_url, headers=OURS, timeout=60) as other:
                 look = {"net": NET, "picture": "sample-coffee", "size": 32}
                 assert other.post("/api/look", json=look).status_code == 200
             assert next(line for line in lines if line.startswith("event:")) == "event: frame", "not done yet"
         # who closes the page ends the work
-        assert client.get(f"/api/unit/{NET}/stem/0/excited?size=64&steps=400").status_code == 404
+        assert client.get(f"/api/unit/{NET}/stem/0/excited?size=128&steps=1024").status_code == 404
 
 
 def test_the_command_serves_until_it_is_interrupted(tmp_path: Path, guest: str) -> None:
@@ -113,18 +113,17 @@ def test_the_command_serves_until_it_is_interrupted(tmp_path: Path, guest: str) 
         assert process.stdout is not None
         address, _, query = process.stdout.readline().split()[2].partition("?")
         assert query == "token=secret-enough"
-        assert httpx.get(f"{address}api/state").status_code == 401
-        answer = httpx.get(f"{address}api/state", headers={"Authorization": "Bearer secret-enough"})
+        assert httpx.get(f"{address}api/state", timeout=60).status_code == 401
+        bearer = {"Authorization": "Bearer secret-enough"}
+        answer = httpx.get(f"{address}api/state", headers=bearer, timeout=60)
         assert [one["id"] for one in answer.json()["networks"]] == [NET]
         path = f"{address}api/unit/{NET}/stem/0/excite?size=128&steps=1024"
-        with httpx.stream(
-            "GET", path, headers={"Authorization": "Bearer secret-enough"}, timeout=30
-        ) as stream:
+        with httpx.stream("GET", path, headers=bearer, timeout=60) as stream:
             lines = stream.iter_lines()
             assert next(line for line in lines if line.startswith("event: frame"))
             process.send_signal(signal.SIGINT)
             assert not [line for line in lines if line.startswith("event: done")], "it ends, and is not done"
-        _, said = process.communicate(timeout=20)
+        _, said = process.communicate(timeout=60)
     finally:
         process.kill()
         process.communicate()
