@@ -6,10 +6,7 @@ import contextlib
 import dataclasses
 import os
 import shutil
-import signal
 import socket
-import subprocess
-import sys
 import textwrap
 import threading
 import time
@@ -20,13 +17,16 @@ from typing import Any
 import httpx
 import pytest
 import uvicorn
+from PIL import Image, ImageDraw
 
-from innervision.studio import Settings, create_app
+from innervision.studio import Opening, Settings, create_app
 
 ROOT = Path(__file__).parents[2]
 STATIC = ROOT / "src/innervision/studio/static/index.html"
 CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
 FLAGS = ("--no-sandbox", "--disable-dev-shm-usage", "--disable-gpu", "--disable-background-networking")
+SOON = 30_000  # ms that a page may take for anything, on a machine that is swamped
+LATE = 60  # s that a server may take
 CAMERA = ("--use-fake-device-for-media-stream", "--use-fake-ui-for-media-stream")
 
 GUEST = '''
@@ -75,6 +75,7 @@ def serve() -> Serve:
     @contextlib.contextmanager
     def serving(settings: Settings) -> Iterator[Any]:
         listening = socket.create_server(("127.0.0.1", 0), backlog=256)
+        listening.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)  # as the command has it
         port = listening.getsockname()[1]
         app = create_app(dataclasses.replace(settings, port=port))
         config = uvicorn.Config(app, log_level="error", ws="none", timeout_graceful_shutdown=1)
@@ -83,46 +84,41 @@ def serve() -> Serve:
         thread.start()
         try:
             while not server.started:
+                assert thread.is_alive(), "the server ended before it began"
                 time.sleep(0.01)
-            with httpx.Client(base_url=f"http://127.0.0.1:{port}", timeout=60) as client:
+            with httpx.Client(base_url=f"http://127.0.0.1:{port}", timeout=LATE) as client:
                 client.app = app  # pyright: ignore[reportAttributeAccessIssue]
                 yield client
         finally:
             server.should_exit = True
-            thread.join(20)
+            thread.join(LATE)
             listening.close()
             assert not thread.is_alive()
 
     return serving
 
 
-@pytest.fixture(scope="session")
-def address(guest: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
-    """The address of a studio of the guest alone, in a process of its own."""
+@pytest.fixture(scope="module")
+def address(guest: str, serve: Serve, tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    """The address of a studio of the guest alone, with a small set of squares and discs to learn from."""
     if not STATIC.is_file():
         pytest.skip("the studio's pages are not built: make studio")
-    runs = tmp_path_factory.mktemp("runs")
-    command = [sys.executable, "-m", "innervision", "studio", "--port", "0", "--no-browser", "--net", guest]
-    process = subprocess.Popen(
-        [*command, "--runs", str(runs), "--threads", "1"],
-        stdout=subprocess.PIPE,
-        text=True,
-        env=os.environ | {"PYTHONUNBUFFERED": "1", "OMP_NUM_THREADS": "1"},
-    )
-    try:
-        assert process.stdout is not None
-        line = process.stdout.readline()
-        assert "http://" in line, f"the studio did not start: {line!r}"
-        yield line.split()[2]
-    finally:
-        process.send_signal(signal.SIGINT)
-        try:
-            process.wait(10)
-        except subprocess.TimeoutExpired:
-            process.kill()
-            process.wait()
-        if process.stdout is not None:
-            process.stdout.close()
+    home = tmp_path_factory.mktemp("home")
+    for number in range(40):
+        for kind in ("disc", "square"):
+            picture = Image.new("L", (28, 28))
+            side = 8 + number % 12
+            box = (14 - side // 2, 14 - side // 2, 14 + side // 2, 14 + side // 2)
+            pen = ImageDraw.Draw(picture)
+            (pen.ellipse if kind == "disc" else pen.rectangle)(box, fill=255)
+            folder = home / "data" / "shapes" / kind
+            folder.mkdir(parents=True, exist_ok=True)
+            picture.save(folder / f"{number:02}.png")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("INNERVISION_HOME", str(home))
+        patch.setenv("OMP_NUM_THREADS", "1")  # of its jobs
+        with serve(Settings(runs=home / "runs", networks=(Opening(name=guest),), threads=1)) as client:
+            yield str(client.base_url).rstrip("/") + "/"
 
 
 @pytest.fixture(scope="session")
@@ -132,6 +128,7 @@ def chromium() -> Iterator[Any]:
     if CHROMIUM is None:
         pytest.skip("no Chromium on this machine")
     with sync_api.sync_playwright() as playwright:
+        sync_api.expect.set_options(timeout=SOON)
         browser = playwright.chromium.launch(executable_path=CHROMIUM, args=[*FLAGS, *CAMERA])
         yield browser
         browser.close()
@@ -140,9 +137,13 @@ def chromium() -> Iterator[Any]:
 @pytest.fixture
 def page(chromium: Any) -> Iterator[Any]:
     """A fresh page; whatever it says to the console as an error fails the test."""
-    context = chromium.new_context(viewport={"width": 1440, "height": 900}, locale="en-GB")
-    context.set_default_timeout(20_000)
+    context = chromium.new_context(
+        viewport={"width": 1440, "height": 900}, locale="en-GB", reduced_motion="reduce"
+    )
+    context.set_default_timeout(SOON)
     page = context.new_page()
+    if slower := os.environ.get("INNERVISION_TEST_SLOWER"):  # so many times, to find what does not wait
+        context.new_cdp_session(page).send("Emulation.setCPUThrottlingRate", {"rate": float(slower)})
     said: list[str] = []
 
     def hear(message: Any) -> None:
