@@ -153,7 +153,7 @@ RECIPES: Mapping[str, Recipe] = MappingProxyType(
                 schedule=WarmUp(1.0, Cosine()),
                 augmentation=Augmentation(flip="random", shift=4),
                 keep="best",
-                expects="not measured yet",
+                expects="56.2 % with --epochs 2 (one seed); all 20 epochs were not measured",
             ),
             Recipe(
                 name="vgg19-article",
