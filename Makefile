@@ -19,7 +19,7 @@ test: .venv/.test $(PAGES)
 	$(BIN)/ruff format --check
 	$(BIN)/basedpyright --pythonpath $(BIN)/python
 	$(if $(NPM),cd web && npm run --silent check && npm test --silent)
-	$(BIN)/pytest
+	OMP_NUM_THREADS=1 $(BIN)/pytest -n 2 --dist loadfile
 
 docs: .venv/.docs
 	$(BIN)/mkdocs build
