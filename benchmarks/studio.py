@@ -11,7 +11,7 @@ It starts `innervision studio` on a free port, opens the Look page, and measures
 - camera: answers of /api/live in a second, while Chromium's fake device plays;
 - requests: sprite requests a layer, the most for any one picture (small sprites come with the look: none);
 - memory: the page's heap after collection, and the server's resident memory, over many pictures, no two
-  alike; a fifth of them fills what is kept, and the rest is to add nothing.
+  alike, from a fifth of them to the last.
 
 Times are median and worst of the repeats. Run it on an idle machine. 500 pictures take some three minutes;
 with --pictures 0 memory is left out.
