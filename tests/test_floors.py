@@ -29,7 +29,7 @@ FLOORS = (
         "_transfer",
         "samples",
     },
-    {"nets", "network", "listen", "chain", "winograd", "packed", "weights", "models", "saved"},  # 1 nets
+    {"nets", "network", "listen", "chain", "winograd", "weights", "models", "saved"},  # 1 nets
     {"core"},  # 2 core
     {"learn", "see", "paint"},  # 3 work
     {"record", "jobs"},  # 4 record

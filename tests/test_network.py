@@ -17,7 +17,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from innervision import nets, network, packed, weights
+from innervision import nets, network, weights
 from innervision.errors import Invalid, WeightsMissing, WeightsUnfit
 from innervision.network import wrap
 
@@ -165,7 +165,6 @@ def test_the_frozen_chain_runs_no_convolution_past_it(
         return plain(*args, **options)
 
     monkeypatch.setattr(F, "conv2d", counted)
-    monkeypatch.setattr(packed, "pays", lambda *_: False)
     net.features(picture(), [layer])
     assert len(calls) == convolutions
     image = picture().requires_grad_()

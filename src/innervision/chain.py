@@ -6,8 +6,7 @@ convolutions, ReLUs and poolings (VGG's base) that allows, on any device:
 - the data gradient of a stride-1 convolution as a forward convolution with the flipped, transposed
   kernel, which runs at full speed where the library's own backward does not (conv1_2 of VGG19 in
   bfloat16 on an AVX-512 CPU at 512x384: 33 ms instead of 76 ms);
-- 3x3 convolutions of wide layers in float32 on a CPU by Winograd's method (see `winograd`), and those of
-  small maps by kernels laid out once (see `packed`);
+- 3x3 convolutions of wide layers in float32 on a CPU by Winograd's method (see `winograd`);
 - a ReLU before a max pooling done after it, on a quarter of the values;
 - gradients masked in place, and of the forward pass nothing kept but each ReLU's answer and each
   pooling's indices, freed as the way back passes them.
@@ -24,7 +23,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from innervision import memory, packed, winograd
+from innervision import memory, winograd
 from innervision.shapes import Float
 
 _LAST = torch.channels_last
@@ -43,7 +42,6 @@ class Kernel:
         self.forth = weight.contiguous(memory_format=_LAST)
         self._back: Tensor | None = None
         self._turned: Tensor | None = None
-        self._packed: dict[bool, Tensor] = {}
 
     def of(self, weight: Tensor) -> bool:
         """Tell whether these are the weights as they stand: neither replaced nor overwritten since."""
@@ -55,7 +53,7 @@ class Kernel:
         if back is None:
             with memory.apart():
                 back = self.source.flip(2, 3).transpose(0, 1).contiguous(memory_format=_LAST)
-            self._back, self._turned, self._packed = back, None, {}
+            self._back, self._turned = back, None
         return back
 
     def turned(self) -> Tensor:
@@ -64,18 +62,8 @@ class Kernel:
         if turned is None:
             with memory.apart():
                 turned = winograd.transform(self.source)
-            self._back, self._turned, self._packed = None, turned, {}
+            self._back, self._turned = None, turned
         return turned
-
-    def packed(self, x: Tensor, padding: tuple[int, int], *, back: bool) -> Tensor:
-        """Return the kernel, or that of the data gradient, laid out for maps such as x."""
-        found = self._packed.get(back)
-        if found is None:
-            weight = self.source.flip(2, 3).transpose(0, 1).contiguous() if back else self.source
-            with memory.apart():
-                found = packed.pack(weight, x, padding)
-            self._back, self._turned, self._packed = None, None, {**self._packed, back: found}
-        return found
 
 
 @dataclass(frozen=True, eq=False)
@@ -87,9 +75,6 @@ class Convolution:
     def forward(self, x: Tensor) -> Tensor:
         if winograd.pays(x, self.kernel.source):
             return winograd.convolve(x, self.kernel.turned(), self.bias, self.padding)
-        if packed.pays(x, self.kernel.source):
-            kernel = self.kernel.packed(x, self.padding, back=False)
-            return packed.convolve(x, kernel, self.bias, self.padding)
         return F.conv2d(x.contiguous(memory_format=_LAST), self.kernel.forth, self.bias, padding=self.padding)
 
     def backward(self, g: Tensor) -> Tensor:
@@ -97,8 +82,6 @@ class Convolution:
             return winograd.data_gradient(g, self.kernel.turned(), self.padding)
         kh, kw = self.kernel.source.shape[2:]
         rest = (kh - 1 - self.padding[0], kw - 1 - self.padding[1])
-        if packed.pays(g, self.kernel.source):
-            return packed.convolve(g, self.kernel.packed(g, rest, back=True), None, rest)
         return F.conv2d(g, self.kernel.back(), None, padding=rest)
 
 
