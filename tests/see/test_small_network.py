@@ -193,7 +193,7 @@ def test_an_excited_picture_is_of_its_class() -> None:
     for each in told["units"]:
         assert each["after"] > each["before"] + 10, each
     network = opened()
-    run("excite", "--target", "class:3", "--size", "28", "--steps", "100", "-o", "three.png")
+    run("excite", "--target", "class:3", "--size", "28", "--steps", "100", "--no-caption", "-o", "three.png")
     assert int(network(seen("three.png")).argmax()) == 3
 
 
