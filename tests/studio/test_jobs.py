@@ -66,7 +66,9 @@ class Studio:
         return found
 
     def until(self, id: str, state: str, seconds: float = 60) -> Job:
-        return until(lambda: self[id], lambda job: job.state == state, seconds)
+        """Wait for a state; a running job must have spoken, or a Ctrl-C may meet Python while it begins."""
+        told = state == "running"
+        return until(lambda: self[id], lambda job: job.state == state and bool(job.step or not told), seconds)
 
     def steps(self, id: str) -> list[int]:
         return [event.data["step"] for event in self.ledger.history(id).since(0) if event.kind == "step"]
