@@ -13,6 +13,7 @@ from innervision.cli.beforehand import tell as foretell
 from innervision.cli.explained import Explained, keep, kept
 from innervision.cli.maps import CASCADE, METHODS, by_chance_alone, explained, fewer, looks, page, tile
 from innervision.cli.seeing import (
+    fingerprint,
     leave_card,
     limit_option,
     network_options,
@@ -147,9 +148,9 @@ def attribute(
         left = tuple(name for name in methods if name not in done)
         if dry_run:
             files = [*beside(place)] + [str(path) for path in curves.beside(place) if judged]
-            files += [] if folder is None else [f"{folder}/"]
             asked_for = {**chosen, "trust": tested, "curves": judged}
-            foretell(plan(network, image, wanted, methods, left, asked_for, files), as_json=as_json)
+            foretold = plan(network, image, wanted, methods, left, asked_for, files).writing(folder)
+            foretell(foretold, as_json=as_json)
             return
         if done:
             told.say(f"{len(done)} of {len(methods)} methods are there already, in {folder}")
@@ -212,13 +213,11 @@ def settings(
     network: Network, image: Tensor, target: Target, chosen: Mapping[str, Any], tested: bool, judged: bool
 ) -> dict[str, Any]:
     """Return all that a method's map depends on: what differs is made anew."""
-    import hashlib
-
     from innervision.see.units import digest
 
     return {
         "weights": digest(network),
-        "picture": hashlib.sha256(image.cpu().contiguous().numpy().tobytes()).hexdigest(),
+        "picture": fingerprint(image),
         "target": str(target),
         "trust": tested,
         "curves": judged,

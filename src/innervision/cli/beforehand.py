@@ -5,7 +5,8 @@ from __future__ import annotations
 import json
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
@@ -31,6 +32,10 @@ class Plan:
     memory: int | None = None
     """Bytes at the peak, as a trial had it; None where no trial was like the work, or no one tells."""
     available: int | None = None
+
+    def writing(self, folder: Path | None) -> Plan:
+        """Return it with a folder more that is written, if there is one."""
+        return self if folder is None else replace(self, files=(*self.files, f"{folder}/"))
 
     def said(self) -> str:
         """Return it as a person reads it."""

@@ -134,9 +134,7 @@ def excite(
     work = work_on(network, units, preset=preset, **{name: chosen[name] for name in options})
     snapshots = None if run is None else run / "snapshots"
     if dry_run:
-        foretold = plan(work, where, {**chosen, "preset": preset})
-        kept = () if snapshots is None else (f"{snapshots}/",)
-        foretell(replace(foretold, files=(*foretold.files, *kept)), as_json=as_json)
+        foretell(plan(work, where, {**chosen, "preset": preset}).writing(snapshots), as_json=as_json)
         return
     stopped = False
     with telling(quiet=quiet, as_json=as_json) as told:

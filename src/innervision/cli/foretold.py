@@ -8,12 +8,12 @@ which knows shapes and computes nothing; its seconds are those of one that is ma
 from __future__ import annotations
 
 import contextlib
-import time
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from innervision.cli import depths, portraits, reasons
+from innervision.cli.beforehand import span
 from innervision.cli.looking import Look, spread
 
 if TYPE_CHECKING:
@@ -165,10 +165,8 @@ def forward(network: Network, image: Tensor, target: Target) -> float:
     from innervision.errors import Invalid
     from innervision.see.backward import gradient
 
-    spans: list[float] = []
-    for _ in range(2):
-        begun = time.perf_counter()
+    def back() -> None:
         with contextlib.suppress(Invalid):  # a guest may cut its gradients off: then forward is all there is
             gradient(network, image, target)
-        spans.append(time.perf_counter() - begun)
-    return spans[-1] / 2
+
+    return span(back) / 2

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -13,6 +12,7 @@ import click
 from innervision.cli.beforehand import Plan, dry_run_option
 from innervision.cli.beforehand import tell as foretell
 from innervision.cli.seeing import (
+    fingerprint,
     leave_card,
     limit_option,
     network_options,
@@ -117,9 +117,8 @@ def invert(
             inversion.goal(search, image, name)
         snapshots = None if run is None else run / "snapshots"
         if dry_run:
-            foretold = plan(search, image, names, left, chosen, folder)
-            kept = () if snapshots is None else (f"{snapshots}/",)
-            foretell(replace(foretold, files=(*foretold.files, *kept)), as_json=as_json)
+            foretold = plan(search, image, names, left, chosen, folder).writing(snapshots)
+            foretell(foretold, as_json=as_json)
             return
         if len(left) < len(names):
             told.say(f"{len(names) - len(left)} of {len(names)} layers are there already, in {folder}")
@@ -218,7 +217,7 @@ def settings(chosen: Mapping[str, Any], image: Tensor, precision: str, network: 
         "net": network.name,
         "weights": weights.hexdigest()[:16],
         "preprocessing": str(network.preprocessing),
-        "picture": hashlib.sha256(image.cpu().contiguous().numpy().tobytes()).hexdigest(),
+        "picture": fingerprint(image),
         "precision": precision,
         **{name: chosen[name] for name in ("steps", "norm", "variation", "seed")},
     }

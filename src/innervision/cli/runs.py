@@ -60,13 +60,9 @@ def steps(folder: Path, card: RunCard) -> str:
 
 def last_event(folder: Path) -> dict[str, Any] | None:
     """Return the last event of a run that counts a step; None where there is none."""
-    try:
-        with (folder / "events.jsonl").open("rb") as file:
-            file.seek(max(0, file.seek(0, 2) - _TAIL))
-            lines = file.read().splitlines()
-    except OSError:
-        return None
-    for line in reversed(lines):
+    from innervision.record import last_lines
+
+    for line in reversed(last_lines(folder / "events.jsonl", _TAIL)):
         with contextlib.suppress(ValueError, RecursionError):
             event = json.loads(line)
             kind = event.get("event") if isinstance(event, dict) else None

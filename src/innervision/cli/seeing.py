@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import hashlib
 import json
 import os
 import shlex
@@ -24,6 +25,7 @@ from innervision.cli.order import machine, versions
 
 if TYPE_CHECKING:
     from rich.progress import Progress
+    from torch import Tensor
 
     from innervision.images import Picture
     from innervision.network import Network
@@ -137,6 +139,11 @@ def open_picture(source: str, size: int | None, max_pixels: int | None = None) -
     longest = max(picture.height, picture.width)
     side = longest if size is None else min(size, longest)
     return picture, picture.tensor(images.fit(picture.height, picture.width, longest=side))
+
+
+def fingerprint(image: Tensor) -> str:
+    """Return what tells a picture's numbers from any others: the SHA-256 of their bytes."""
+    return hashlib.sha256(image.cpu().contiguous().numpy().tobytes()).hexdigest()
 
 
 class Telling:

@@ -28,6 +28,16 @@ def read_events(folder: Path | str) -> list[dict[str, Any]]:
     return events
 
 
+def last_lines(path: Path, most: int) -> list[str]:
+    """Return the lines in a file's last `most` bytes, the first of them perhaps cut; none without a file."""
+    try:
+        with path.open("rb") as file:
+            file.seek(max(0, file.seek(0, 2) - most))
+            return file.read(most).decode("utf-8", "replace").splitlines()
+    except OSError:
+        return []
+
+
 def keep_events(folder: Path | str, count: int) -> None:
     """Forget a run's events after this count, and a last line that a crash has cut."""
     kept = [event for event in read_events(folder) if event["count"] <= count]

@@ -5,8 +5,6 @@ from __future__ import annotations
 import contextlib
 import json
 import math
-import os
-from collections import deque
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -14,7 +12,7 @@ from typing import Any, Literal, get_args
 
 from innervision.errors import RunUnusable
 from innervision.files import atomic
-from innervision.record import in_use, read_card
+from innervision.record import in_use, last_lines, read_card
 from innervision.studio.history import MOST, told
 from innervision.studio.works import WORKS, Work
 
@@ -165,14 +163,14 @@ def card_of(job: Job, runs: Path) -> Any:
 
 def steps(folder: Path) -> list[dict[str, Any]]:
     """Return a run's steps from its events; where they are many, evenly some of them, and the last."""
-    every = [step for line in _lines(folder / EVENTS) if (step := _step(line)) is not None]
+    every = [step for line in last_lines(folder / EVENTS, _EVENTS) if (step := _step(line)) is not None]
     stride = -(-2 * len(every) // MOST) or 1
     return every[::-stride][::-1]
 
 
 def last_step(folder: Path) -> dict[str, Any] | None:
     """Return the last step in a run's events."""
-    for line in reversed(_lines(folder / EVENTS, 1 << 16)):
+    for line in reversed(last_lines(folder / EVENTS, 1 << 16)):
         step = _step(line)
         if step is not None:
             return step
@@ -184,17 +182,6 @@ def _step(line: str) -> dict[str, Any] | None:
         event = json.loads(line)
         return told(event) if isinstance(event, dict) else None
     return None
-
-
-def _lines(path: Path, most: int = _EVENTS) -> deque[str]:
-    """Return the last lines of a file."""
-    try:
-        with path.open("rb") as file:
-            size = os.fstat(file.fileno()).st_size
-            file.seek(max(0, size - most))
-            return deque(file.read(most).decode("utf-8", "replace").splitlines())
-    except OSError:
-        return deque()
 
 
 def _json(path: Path) -> Any:
