@@ -531,6 +531,13 @@ def test_a_network_of_one_s_own_may_refuse_a_later_size(
 # pictures that nobody expects
 
 
+def test_what_is_no_picture_is_said_to_be_none(paint: Paint):
+    for wrong in (np.zeros((8, 8, 3)), torch.zeros(1, 3, 8, 8), iter(())):
+        for pair in ((wrong, None), (None, wrong), (None, [wrong])):
+            with pytest.raises(Invalid, match=f"no picture can be read from {type(wrong).__name__}: give a"):
+                paint(*pair)
+
+
 def test_style_that_is_the_content_is_its_own_optimum(paint: Paint, picture: Draw):
     for image in (picture(24, 32, 1), Image.new("RGB", (32, 24))):  # black, too
         painting = paint(image, image)

@@ -57,6 +57,13 @@ def test_what_is_typed_goes_over_a_preset_and_the_rest_stays(preset):
     assert (typed.content_layers, typed.style_layers[0]) == (("relu1_1",), "relu2_1")
 
 
+def test_another_optimiser_takes_the_place_of_what_a_preset_has_for_adam():
+    other = recipe("article", optimiser="lbfgs")
+    assert other == replace(PRESETS["article"].recipe, optimiser="lbfgs", clamp=None, late_steps=0)
+    with pytest.raises(Invalid, match="go with --optimiser adam"):  # but what is typed is taken as it is
+        recipe("article", optimiser="lbfgs", clamp=1.5)
+
+
 def test_a_file_of_one_s_own_is_no_vgg_whatever_it_is_called():
     assert recipe("article", net="vgg_of_mine.py:build").style_layers is None
 
@@ -102,10 +109,14 @@ def test_weights_are_0_or_more_and_not_all_0(name, wrong):
         ({"stages": ()}, "give SIZE:STEPS pairs"),
         ({"stages": ((64, 0),)}, "each at least 1"),
         ({"stages": ((0, 5),)}, "each at least 1"),
-        ({"stages": "all"}, "it can be auto, none, or SIZE:STEPS"),
+        ({"stages": "none"}, "it can be 'auto', None, or a tuple of (SIZE, STEPS)"),
+        ({"stages": [(64, 5)]}, "a tuple of (SIZE, STEPS)"),
         ({"clamp": 1.5}, "go with --optimiser adam"),
         ({"late_steps": 5}, "go with --optimiser adam"),
-        ({"optimiser": "adam", "late_steps": 9, "steps": 9}, "late_steps is 9; the last size has 9 steps"),
+        (
+            {"optimiser": "adam", "late_steps": 9, "steps": 9},
+            "late_steps is 9; the last size has 9 steps, of which they are a part: give fewer of them",
+        ),
         ({"optimiser": "adam", "late_steps": 9, "stages": ((32, 50), (64, 8))}, "the last size has 8 steps"),
         ({"threads": 100_000}, "it can be 1 to 1024"),  # beyond what the system has, torch crashes
         ({"seed": 2**64}, "it must fit into 64 bits"),

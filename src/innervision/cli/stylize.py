@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import contextlib
 import json
+from collections.abc import Mapping
 from dataclasses import asdict, fields, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 import click
 
-from innervision.cli.options import Grouped, given, recipe_options
+from innervision.cli.options import Grouped, flag, given, recipe_options
 from innervision.cli.order import Order, Seen, absolute, again, describe, look, there
 from innervision.cli.tables import paragraph
 from innervision.paint.recipes import PRESETS, Recipe, recipe
@@ -162,15 +163,31 @@ def foretell(painting: Painting, files: list[str], *, as_json: bool) -> None:
 
 
 def explain(name: str) -> str:
-    """Return a preset's text and what it changes."""
+    """Return a preset's text and what it changes, as it would be typed."""
     usual = Recipe()
     mine = PRESETS[name].recipe
-    changed = [
-        f"{each.name}={getattr(mine, each.name)!r}"
+    changed = {
+        each.name: getattr(mine, each.name)
         for each in fields(Recipe)
         if getattr(mine, each.name) != getattr(usual, each.name)
-    ]
-    lines = [PRESETS[name].text, ", ".join(changed) or "the defaults"]
-    for family, changes in PRESETS[name].on.items():
-        lines.append(f"on {family}…: {', '.join(f'{key}={value!r}' for key, value in changes.items())}")
+    }
+    lines = [PRESETS[name].text, typed(changed) or "the defaults"]
+    lines += [f"on {family}…: {typed(changes)}" for family, changes in PRESETS[name].on.items()]
     return "\n".join([name, *map(paragraph, lines)])
+
+
+def typed(choices: Mapping[str, object]) -> str:
+    """Return a recipe's options as they are typed.
+
+    >>> typed({"stages": None, "style_layer_weights": (3e5, 1 / 180)})
+    '--stages none --style-layer-weights 300000,0.00555556'
+    """
+
+    def word(name: str, value: object) -> str:
+        if value is None:
+            return "content" if name == "size" else "none"
+        if isinstance(value, tuple):
+            return ",".join(word(name, each) for each in cast(tuple[object, ...], value))
+        return f"{value:g}" if isinstance(value, float) else str(value)
+
+    return " ".join(f"{flag(name)} {word(name, value)}" for name, value in choices.items())

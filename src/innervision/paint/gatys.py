@@ -46,8 +46,8 @@ def stylize(
     >>> innervision.stylize("photo.jpg", "starry_night.jpg", size=384).picture().save("painted.png")
     """
     chosen = recipe_of(preset, **options) if recipe is None else replace(recipe, **options)
-    one = isinstance(style, (str, os.PathLike, bytes, Image.Image, Picture)) or hasattr(style, "read")
-    return Painting(content, [style] if one else style, chosen, resume=resume)  # pyright: ignore[reportArgumentType]
+    several = isinstance(style, Sequence) and not isinstance(style, (str, bytes))
+    return Painting(content, style if several else [style], chosen, resume=resume)  # pyright: ignore[reportArgumentType]
 
 
 class Painting(Iterator[Frame]):

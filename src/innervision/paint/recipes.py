@@ -55,7 +55,7 @@ class Recipe:
     size: int | None = _option(512, "longest side of the painting in pixels; 'content' for the content's own size", group="Size")
     pixels: int | None = _option(None, "number of pixels of the painting, instead of --size", group="Size")
     style_size: int | None = _option(None, "longest side at which the style is looked at: larger gives larger strokes (default: as many pixels as the painting)", group="Size")
-    stages: tuple[tuple[int, int], ...] | Literal["auto"] | None = _option("auto", "coarse to fine: 'auto' halves the size down to 64 px on the short side, 'none' paints at full size alone, or SIZE:STEPS,SIZE:STEPS,… by longest side", group="Size")
+    stages: tuple[tuple[int, int], ...] | Literal["auto"] | None = _option("auto", "coarse to fine: 'auto' halves the size down to 64 px on the short side, 'none' paints at full size alone, or SIZE:STEPS,SIZE:STEPS,… by longest side, instead of --size and --steps", group="Size")
     steps: int = _option(100, "evaluations of the network at full size", group="Descent")
     coarse_steps: int = _option(40, "evaluations at each smaller size of --stages auto", group="Descent")
     optimiser: Literal["lbfgs", "adam"] = _option("lbfgs", "L-BFGS needs about half of Adam's evaluations", choices=("lbfgs", "adam"), group="Descent")
@@ -120,14 +120,15 @@ class Recipe:
             if not self.stages or any(size < 1 or steps < 1 for size, steps in self.stages):
                 raise Invalid(f"stages {self.stages}: give SIZE:STEPS pairs, each at least 1")
         elif self.stages not in ("auto", None):
-            raise Invalid(f"stages is {self.stages!r}; it can be auto, none, or SIZE:STEPS,SIZE:STEPS,…")
+            raise Invalid(f"stages is {self.stages!r}; it can be 'auto', None, or a tuple of (SIZE, STEPS)")
         weights = (self.content_weight, self.style_weight, self.tv_weight, self.gamut_weight)
         if not any(weights) and self.color != "transfer-only":
             raise Invalid("content, style, tv and gamut weights are all 0: there is nothing to paint for")
         last = self.stages[-1][1] if isinstance(self.stages, tuple) else self.steps
         if self.late_steps >= last:
             raise Invalid(
-                f"late_steps is {self.late_steps}; the last size has {last} steps, of which they are a part"
+                f"late_steps is {self.late_steps}; the last size has {last} steps, of which they are a part: "
+                "give fewer of them, or more steps"
             )
         if self.optimiser == "lbfgs" and (self.clamp is not None or self.late_steps):
             raise Invalid(
@@ -212,12 +213,14 @@ def recipe(preset: str = "gatys", **options: Unpack[Options]) -> Recipe:
     """Return a preset's recipe with these options over it; raises Invalid for what is not allowed."""
     if preset not in PRESETS:
         raise unknown("preset", preset, PRESETS)
-    chosen = PRESETS[preset]
-    net = options.get("net", chosen.recipe.net)
-    for family, changes in chosen.on.items():
+    chosen = PRESETS[preset].recipe
+    net = options.get("net", chosen.net)
+    for family, changes in PRESETS[preset].on.items():
         if net.startswith(family) and ":" not in net:
-            chosen = replace(chosen, recipe=replace(chosen.recipe, **changes))
-    return replace(chosen.recipe, **options)
+            chosen = replace(chosen, **changes)
+    if options.get("optimiser") == "lbfgs":  # what the preset has for Adam alone goes with it
+        chosen = replace(chosen, optimiser="lbfgs", clamp=None, late_steps=0)
+    return replace(chosen, **options)
 
 
 _KERAS_SIZES = tuple(1 / (36 * 5 * 16**k) for k in range(5))
