@@ -12,7 +12,7 @@ PAGES := src/innervision/studio/static/index.html
 NPM := $(shell command -v npm)
 
 studio: .venv/.studio $(PAGES)
-	$(BIN)/innervision studio
+	$(BIN)/innervision studio$(if $(PORT), --port $(PORT))
 
 test: .venv/.test $(PAGES)
 	$(BIN)/ruff check
