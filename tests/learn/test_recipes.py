@@ -179,6 +179,7 @@ def test_recipes_are_listed_and_explained() -> None:
     )
     for fact in facts:
         assert fact in told
+    assert "weight_decay 0.002353 decay all norm_lr 62.35" in run("recipes", "fast94").output  # 0.004 / 1.7
     data = json.loads(run("recipes", "fast94", "--json").output)
     assert data["optimiser"]["kind"] == "Muon" and data["optimiser"]["rest"]["momentum"] == 0.85
     assert len(json.loads(run("recipes", "--json").output)) == len(RECIPES)

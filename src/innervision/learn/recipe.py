@@ -159,5 +159,6 @@ def _stops(chosen: Recipe) -> str:
 def _told(value: Any) -> str:
     parts = asdict(value)
     rest = parts.pop("rest", None)
-    text = " ".join([type(value).__name__, *(f"{name} {one}" for name, one in parts.items())])
+    said = {name: f"{one:.4g}" if isinstance(one, float) else one for name, one in parts.items()}
+    text = " ".join([type(value).__name__, *(f"{name} {one}" for name, one in said.items())])
     return text + (f"; for the rest {_told(value.rest)}" if rest else "")
