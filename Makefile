@@ -22,7 +22,7 @@ test: .venv/.test $(PAGES)
 	OMP_NUM_THREADS=1 $(BIN)/pytest -n 2 --dist loadfile
 
 docs: .venv/.docs
-	$(BIN)/mkdocs build
+	$(BIN)/mkdocs build --strict
 
 bench: .venv/.installed
 	$(BIN)/python benchmarks/stylize.py --python $(BIN)/python
