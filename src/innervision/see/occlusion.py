@@ -44,7 +44,7 @@ def occlude(
     patch: the square's side in pixels, by default a seventh of the longer side; stride: of the places, by
     default half of it. value: its grey, 0..1. batch: squares looked at together, by default 16 on 224 x 224
     pixels and up to 128 on fewer. The last square of a row or column may stand over the edge.
-    Departure: Zeiler's figure 6 shows the score itself; this is how much it fell, so that what matters is
+    Departure: Zeiler's figure 7 shows the score itself; this is how much it fell, so that what matters is
     bright. Raises Invalid for a square that does not fit.
     """
     if image.ndim != 4 or image.shape[0] != 1:

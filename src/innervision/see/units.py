@@ -119,7 +119,7 @@ def top_images(
     holds the last batch yielded.
 
     A unit's strongest pictures are those of its greatest maximum over space (Zeiler & Fergus 2013, section
-    4.1), each picture once. Raises Invalid for an unknown layer or another shape of answer, Diverged where
+    4), each picture once. Raises Invalid for an unknown layer or another shape of answer, Diverged where
     a layer answers NaN, RunUnusable for an index of another network, other pictures or other settings.
     """
     if k < 1 or (batch_size is not None and batch_size < 1):
