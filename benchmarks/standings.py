@@ -17,10 +17,11 @@ COLUMNS = (
     "J* of the file",
     "first J ≤ J*, s",
     "innervision J ≤ J*, s",
-    "times sooner",
+    "times sooner than its first",
+    "than its end",
     "J* unsaved",
     "innervision's file there, s",
-    "times sooner",
+    "times sooner than its end",
 )
 
 
@@ -62,9 +63,9 @@ def against(run: dict, own: dict | None) -> dict[str, float]:
     """How much sooner innervision, in the same round, made as good a file; and one as good as the unsaved
     picture.
 
-    The second is the harder race: a peer's picture leaves the range 0..255 and loses by being clipped to
-    it, so the file of one is held against the numbers the other never wrote. The peer's time is then that
-    of its end.
+    A file as good as a peer's last: against the time of its first such file, and against that of its end,
+    when it was done. The unsaved picture is the harder race: a peer's leaves the range 0..255 and loses by
+    being clipped to it, so the file of one is held against the numbers the other never wrote.
     """
     end = run["frames"][-1]
     first = time_to(run, end["J"])
@@ -72,6 +73,7 @@ def against(run: dict, own: dict | None) -> dict[str, float]:
     if own:
         found["own"] = time_to(own, end["J"])
         found["sooner"] = first / found["own"]
+        found["sooner_end"] = end["elapsed"] / found["own"]
         found["own_unsaved"] = time_to(own, unsaved(run))
         found["sooner_unsaved"] = end["elapsed"] / found["own_unsaved"]
     return found
@@ -80,7 +82,7 @@ def against(run: dict, own: dict | None) -> dict[str, float]:
 def middle(values: list[float], form: str = ".2f", ends: bool = False) -> str:
     """The median, with the least and the greatest if wanted and there are several; NaN is no value."""
     values = sorted(value for value in values if value == value)
-    if not values:
+    if not any(values):  # a ratio to what was not reached is 0
         return "–"
     if median(values) == float("inf"):
         return "not reached"
@@ -105,14 +107,16 @@ def row(name: str, results: dict) -> list[str]:
         middle([run["frames"][-1]["J"] for run in runs], ".4g"),
     ]
     if name == "innervision":
-        return [*cells, "–", "–", "–", middle([unsaved(run) for run in runs], ".4g"), "–", "–"]
+        loss = middle([unsaved(run) for run in runs], ".4g")
+        return [*cells, *"––––", loss, "–", "–"]
     races = [against(run, own.get(run["round"])) for run in runs]
 
     def of(key: str) -> str:
         return middle([race.get(key, float("nan")) for race in races], ".1f", ends=key.startswith("sooner"))
 
     loss = middle([unsaved(run) for run in runs], ".4g")
-    return [*cells, of("first"), of("own"), of("sooner"), loss, of("own_unsaved"), of("sooner_unsaved")]
+    sooner = of("sooner"), of("sooner_end")
+    return [*cells, of("first"), of("own"), *sooner, loss, of("own_unsaved"), of("sooner_unsaved")]
 
 
 def table(results: dict) -> str:
@@ -124,13 +128,14 @@ def table(results: dict) -> str:
     rounds = len({run["round"] for run in results["runs"]})
     named = zip(results.get("pictures", ("", "")), (results["content"], results["style"]), strict=True)
     content, style = (f"{name} {width}×{height}".strip() for name, (width, height) in named)
+    said = f"{rounds} interleaved rounds: medians (least–greatest)" if rounds > 1 else "one round, in turn"
     floor = [median(one[key] for one in results["floor"]) for key in ("forward", "backward")]
     rate = 2e-9 * results["floor"][0]["multiply_adds"] / sum(floor)
     text += [
         "",
         f"{results['date']}; {results['machine']}; {results['threads']} threads;"
         f" content {content}, style {style}; {results['steps']} evaluations asked of each peer,"
-        f" a picture every {results['every']}; {rounds} interleaved rounds: medians (least–greatest).",
+        f" a picture every {results['every']}; {said}.",
         "",
         f"Floor: VGG19's direct convolutions to conv5_1 in {results['floor'][0]['dtype']} take"
         f" {floor[0]:.3f} s forward and {floor[1]:.3f} s for the gradient ({rate:.0f} GFLOP/s).",
