@@ -5,6 +5,7 @@ from __future__ import annotations
 import mmap
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -12,6 +13,46 @@ import torch
 from innervision import memory
 
 CPU = torch.device("cpu")
+
+USUAL = {memory._TRIM_THRESHOLD: memory._USUALLY_KEPT, memory._MMAP_THRESHOLD: memory._USUALLY_HELD}
+KEEPING = {memory._TRIM_THRESHOLD: memory._MOST_KEPT, memory._MMAP_THRESHOLD: memory._MOST_HELD}
+
+
+@pytest.fixture
+def told(monkeypatch: pytest.MonkeyPatch) -> dict[int, int]:
+    """What the heap was told last, of each option."""
+    latest: dict[int, int] = {}
+    monkeypatch.setattr(memory._heap, "tell", latest.__setitem__)
+    return latest
+
+
+def test_the_heap_is_told_its_usual_ways_again(told: dict[int, int]) -> None:
+    with memory.kept():
+        assert told == KEEPING
+        with memory.apart():
+            assert told == KEEPING | {memory._MMAP_THRESHOLD: memory._LEAST_HELD}
+        assert told == KEEPING
+    assert told == USUAL
+    with memory.apart():
+        assert told[memory._MMAP_THRESHOLD] == memory._LEAST_HELD
+    assert told == USUAL
+    for keeping in (memory.kept, memory.apart):
+        with pytest.raises(KeyboardInterrupt), keeping():
+            raise KeyboardInterrupt
+        assert told == USUAL
+
+
+@pytest.mark.parametrize("keeping", [memory.kept, memory.apart])
+def test_of_several_at_once_the_first_may_end_first(told: dict[int, int], keeping: Any) -> None:
+    """As two descents that take turns do, or two threads."""
+    one, two = keeping(), keeping()
+    one.__enter__()
+    two.__enter__()
+    one.__exit__(None, None, None)
+    assert keeping is memory.apart or told == KEEPING
+    two.__exit__(None, None, None)
+    assert told[memory._MMAP_THRESHOLD] == USUAL[memory._MMAP_THRESHOLD]
+    assert keeping is memory.apart or told == USUAL
 
 
 def test_the_limits_of_control_groups(tmp_path: Path) -> None:

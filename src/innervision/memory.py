@@ -9,6 +9,7 @@ import contextlib
 import ctypes
 import os
 import sys
+import threading
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -59,17 +60,27 @@ def in_use(device: torch.device) -> int:
 
 
 class _Heap:
-    """What glibc's heap has been told; elsewhere it is told nothing."""
+    """What glibc's heap is told, by several at once perhaps; elsewhere it is told nothing."""
 
-    held = _USUALLY_HELD  # blocks below this size lie in the heap, larger ones apart
+    def __init__(self) -> None:
+        self._keeping = 0  # how many want what is freed kept
+        self._lock = threading.RLock()  # an abandoned generator may end in the midst of this
+
+    def keep(self, more: int) -> None:
+        """Take in one more who wants what is freed kept, or, by -1, one less; give back what is free now."""
+        with self._lock:
+            self._keeping += more
+            self.tell(_TRIM_THRESHOLD, _MOST_KEPT if self._keeping else _USUALLY_KEPT)
+            self.hold()
+            self.trim()
 
     def tell(self, option: int, value: int) -> None:
         with contextlib.suppress(AttributeError, OSError, TypeError):
             ctypes.CDLL(None).mallopt(option, value)
 
-    def hold(self, size: int) -> None:
-        self.held = size
-        self.tell(_MMAP_THRESHOLD, size)
+    def hold(self, size: int | None = None) -> None:
+        """Let blocks below this size lie in the heap, larger ones apart; None: as those who keep want it."""
+        self.tell(_MMAP_THRESHOLD, size or (_MOST_HELD if self._keeping else _USUALLY_HELD))
 
     def trim(self) -> None:
         with contextlib.suppress(AttributeError, OSError, TypeError):
@@ -85,17 +96,13 @@ def kept() -> Iterator[None]:
 
     By itself it gives large blocks back at once, and each evaluation waits for the system to clear the
     same pages anew: a fifth of its time at 1024 px. Elsewhere this does nothing. What was freed before
-    is given back first, so that growth is seen.
+    is given back first, so that growth is seen. Where several keep at once, until the last one ends.
     """
-    _heap.trim()
-    _heap.tell(_TRIM_THRESHOLD, _MOST_KEPT)
-    _heap.hold(_MOST_HELD)
+    _heap.keep(1)
     try:
         yield
     finally:
-        _heap.tell(_TRIM_THRESHOLD, _USUALLY_KEPT)
-        _heap.hold(_USUALLY_HELD)
-        _heap.trim()
+        _heap.keep(-1)
 
 
 @contextlib.contextmanager
@@ -104,12 +111,11 @@ def apart() -> Iterator[None]:
 
     In the midst of what comes and goes it would leave holes that nothing fits into again.
     """
-    before = _heap.held
     _heap.hold(_LEAST_HELD)
     try:
         yield
     finally:
-        _heap.hold(before)
+        _heap.hold()
 
 
 def available(device: torch.device) -> int | None:

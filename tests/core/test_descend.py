@@ -15,6 +15,7 @@ import torch
 from scipy import optimize
 from torch import Tensor, nn
 
+from innervision import memory, winograd
 from innervision.core import (
     Adam,
     Detail,
@@ -600,6 +601,57 @@ def test_a_users_canvas_need_not_know_of_modes(mode: Any) -> None:
         assert last.total == expected[1][0]
 
 
+@pytest.mark.parametrize("ending", ["its end", "closed", "let go of", "interrupted", "failed"])
+def test_the_heap_is_told_its_usual_ways_again(monkeypatch: pytest.MonkeyPatch, ending: str) -> None:
+    told: dict[int, int] = {}
+    monkeypatch.setattr(memory._heap, "tell", told.__setitem__)
+    network = small()
+    stages = [Stage(goal(network), 2), Stage(measured([1.0, float("nan")]), 2, size=(6, 6))]
+    frames = descend(network, Pixels(picture()), stages if ending == "failed" else stages[:1])
+    next(frames)
+    assert told[memory._TRIM_THRESHOLD] == memory._MOST_KEPT
+    assert told[memory._MMAP_THRESHOLD] == memory._MOST_HELD, "also after places were taken apart"
+    if ending == "its end":
+        list(frames)
+    elif ending == "closed":
+        frames.close()
+    elif ending == "interrupted":
+        with pytest.raises(KeyboardInterrupt):
+            frames.throw(KeyboardInterrupt)
+    elif ending == "failed":
+        with pytest.raises(Diverged):
+            list(frames)
+    del frames
+    assert told == {
+        memory._TRIM_THRESHOLD: memory._USUALLY_KEPT,
+        memory._MMAP_THRESHOLD: memory._USUALLY_HELD,
+    }
+
+
+@pytest.mark.parametrize("frozen", [False, True])
+def test_many_descents_leave_nothing(frozen: bool) -> None:
+    network = small(frozen=frozen)
+    objective = goal(network)
+
+    def each_way() -> None:
+        stages = [Stage(objective, 2), Stage(objective, 1, size=(6, 6), optimiser=Adam(0.1), view=roll(1))]
+        list(descend(network, Detail(picture()), stages))
+        next(descend(network, Pixels(picture()), stages))  # let go of after one
+        with pytest.raises(Diverged):
+            list(descend(network, Pixels(picture()), [Stage(excite("conv2") + measured([float("nan")]), 2)]))
+
+    def tensors() -> int:
+        gc.collect()
+        return sum(issubclass(type(one), Tensor) for one in gc.get_objects())
+
+    each_way()
+    before = tensors()
+    for _ in range(3):
+        each_way()
+    assert tensors() == before
+    assert still_clean(network) and all(p.grad is None for p in network.module.parameters())
+
+
 def test_a_descent_dies_when_released() -> None:
     network = small()
     gc.collect()
@@ -668,6 +720,33 @@ def test_one_seed_paints_one_picture() -> None:
     network = small()
     assert alike(run(network, "pixels"), run(network, "pixels"))
     assert not alike(run(network, "pixels"), run(network, "pixels", seed=6))
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_one_seed_paints_one_picture_in_wide_layers_too(
+    monkeypatch: pytest.MonkeyPatch, dtype: torch.dtype
+) -> None:
+    own, asked = winograd.convolve, []
+    monkeypatch.setattr(winograd, "convolve", lambda *given: asked.append(1) or own(*given))
+
+    def painted() -> list[Frame]:
+        network = wide(dtype)
+        objective = match(network, picture(30, 32, seed=2), ("relu1", "relu2"), by=gram) + gamut()
+        looks = Stage(excite("conv2", 1), 2, optimiser=Adam(0.02), view=roll(2))
+        return list(descend(network, Detail(picture(27, 29)), [Stage(objective, 3), looks]))
+
+    assert alike(painted(), painted()) and asked
+
+
+def wide(dtype: torch.dtype) -> Network:
+    """Layers that are convolved by Winograd's method."""
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        module = nn.Sequential()
+        for number, width in enumerate((3, 160), 1):
+            module.add_module(f"conv{number}", nn.Conv2d(width, 160, 3, padding=1))
+            module.add_module(f"relu{number}", nn.ReLU(inplace=True))
+    return wrap(module, mean=(0.5, 0.5, 0.5), std=(0.2, 0.2, 0.2)).frozen(dtype)
 
 
 def test_without_a_generator_a_seed_is_taken() -> None:
