@@ -8,9 +8,10 @@ import pytest
 import torch
 from torch import Tensor, nn
 
+from innervision import chain as links
+from innervision import nets, winograd
 from innervision.chain import Chain, chain_of
-
-Gains = dict[str, Callable[[Tensor], Tensor]]
+from innervision.network import wrap
 
 
 @pytest.fixture(autouse=True)
@@ -113,6 +114,123 @@ def compare(
     with torch.no_grad():
         untaped = chain(module, wanted)(ours)
     assert all(torch.equal(untaped[name], value) for name, value in before.items())
+
+
+@pytest.mark.parametrize("pool", [nn.MaxPool2d, nn.AvgPool2d])
+def test_gradients_are_finite_differences(pool: type[nn.MaxPool2d | nn.AvgPool2d]) -> None:
+    module, image = tower(pool).double(), picture(1, 3, 16, 15).requires_grad_()
+    assert torch.autograd.gradcheck(lambda x: loss(chain(module, NAMES)(x)), (image,), fast_mode=True)
+
+
+def narrow(pool: type[nn.MaxPool2d | nn.AvgPool2d]) -> nn.Sequential:
+    parts = nn.Conv2d(3, 5, 3, padding=1), nn.ReLU(inplace=True), pool(2), nn.Conv2d(5, 4, 3, padding=1)
+    return nn.Sequential(*parts, nn.ReLU()).requires_grad_(False).double()
+
+
+@pytest.mark.parametrize("pool", [nn.MaxPool2d, nn.AvgPool2d])
+@pytest.mark.parametrize("pictures", [1, 3])
+@pytest.mark.parametrize("size", [(2, 2), (3, 2), (2, 31), (40, 3), (5, 7)])
+def test_small_and_narrow_pictures(
+    pool: type[nn.MaxPool2d | nn.AvgPool2d], pictures: int, size: tuple[int, int]
+) -> None:
+    compare(narrow(pool), ("1", "2", "4"), (), picture(pictures, 3, *size), 1e-12)
+
+
+@pytest.mark.parametrize("pool", [nn.MaxPool2d, nn.AvgPool2d])
+@pytest.mark.parametrize("size", [(1, 1), (1, 500), (60, 1)])
+def test_a_line_is_convolved_and_not_pooled(
+    pool: type[nn.MaxPool2d | nn.AvgPool2d], size: tuple[int, int]
+) -> None:
+    module, image = narrow(pool), picture(1, 3, *size)
+    compare(module, ("0", "1"), (), image, 1e-12)
+    for grad in (False, True):
+        found = chain(module, ("2",))(image.requires_grad_(grad))
+        with pytest.raises(RuntimeError, match="too small"):  # as torch's own modules say
+            found["2"]
+
+
+@pytest.mark.parametrize(
+    "first", [nn.Conv2d(3, 4, 3, padding=1), nn.MaxPool2d(2), nn.AvgPool2d(2), nn.ReLU()]
+)
+def test_pictures_may_lie_in_memory_as_they_like(first: nn.Module) -> None:
+    module = nn.Sequential(first, nn.ReLU(inplace=True), nn.MaxPool2d(2)).double().requires_grad_(False)
+    large = picture(2, 3, 24, 21)
+    for image in (
+        large.contiguous(memory_format=torch.channels_last),
+        large[..., 3:15, 2:11],
+        large.transpose(2, 3),
+        large[:1].expand(4, 3, 24, 21),
+        large[:, :, ::2, ::3],
+    ):
+        compare(module, ("0", "2"), (), image, 1e-12)
+
+
+def test_who_asks_again_after_an_error_is_answered_rightly(monkeypatch: pytest.MonkeyPatch) -> None:
+    module, image = tower().double(), picture(1, 3, 16, 16).requires_grad_()
+    found, run, refused = chain(module, ("1", "3", "7"))(image), links._run, []
+
+    def short_of_memory(part: links.Part, x: Tensor) -> Tensor:
+        if part.name == "3" and not refused:
+            refused.append(part.name)
+            raise MemoryError
+        return run(part, x)
+
+    monkeypatch.setattr(links, "_run", short_of_memory)
+    with pytest.raises(MemoryError):
+        found["7"]
+    expected = by_modules(module, image, ("1", "3", "7"))
+    for name, value in expected.items():
+        torch.testing.assert_close(found[name], value, rtol=0, atol=1e-12)
+
+
+def by_children(module: nn.Module, x: Tensor, wanted: tuple[str, ...]) -> dict[str, Tensor]:
+    """Call each part in turn, on a copy that it may overwrite."""
+    found: dict[str, Tensor] = {}
+    for name, part in module.named_children():
+        x = part(x.clone())
+        if name in wanted:
+            found[name] = x
+    return found
+
+
+@pytest.mark.parametrize("pooling", ["max", "average"])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+@pytest.mark.parametrize(
+    ("name", "wanted"),
+    [
+        ("vgg19", ("relu1_1", "relu2_1", "relu3_1", "relu4_2", "relu5_1")),
+        ("vgg16", ("conv1_1", "relu2_2", "pool3", "conv5_1")),
+        ("squeezenet1_1", ("relu1", "fire3", "fire5")),  # no plain chain: by hooks
+    ],
+)
+def test_a_frozen_net_of_the_house_loses_no_more_than_its_modules(
+    monkeypatch: pytest.MonkeyPatch, name: str, wanted: tuple[str, ...], dtype: torch.dtype, pooling: str
+) -> None:
+    """Against float64: features and gradient, by way of Winograd's method too, of a picture of odd sides."""
+    monkeypatch.setattr("innervision.nets.vgg.WIDTHS", (16, 160, 160, 32, 32))
+    own, asked = winograd.convolve, []
+    monkeypatch.setattr(winograd, "convolve", lambda *given: asked.append(1) or own(*given))
+    generator = torch.Generator().manual_seed(0)
+    module = nets.build(name, pooling=pooling, top=False, generator=generator).eval().requires_grad_(False)
+    frozen, exact = wrap(module).frozen(dtype), wrap(module).frozen(torch.float64).module
+    image = picture(1, 3, 53, 55).to(dtype)
+    errors: list[list[float]] = []
+    truth: list[Tensor] = []
+    for find in (
+        lambda x: by_children(exact, x.double(), wanted),
+        lambda x: by_children(frozen.module, x, wanted),
+        lambda x: frozen.features(x, wanted),
+    ):
+        given = image.clone().float().requires_grad_()
+        found = find(given.to(dtype))
+        sum(value.double().square().mean() / n for n, value in enumerate(found.values(), 1)).backward()
+        got = [*(value.detach().double() for value in found.values()), given.grad.double()]
+        truth = truth or got
+        errors.append([float((one - two).norm() / two.norm()) for one, two in zip(got, truth, strict=True)])
+    assert bool(asked) == name.startswith("vgg")
+    _, plain, ours = errors
+    for other, error in zip(plain, ours, strict=True):
+        assert error <= 2 * other + 1e-6, (plain, ours)
 
 
 def test_the_callers_tensors_are_not_written_to() -> None:

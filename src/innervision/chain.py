@@ -145,8 +145,9 @@ class Answers(Mapping[str, Float[Tensor, "n c h w"]]):
             raise KeyError(name)
         with torch.inference_mode(False), torch.set_grad_enabled(self._grad):
             while name not in self._found:
-                part = self._left.popleft()
+                part = self._left[0]
                 self._x = self._found[part.name] = _run(part, self._x)
+                self._left.popleft()  # now that it went well: who asks again after an error begins there
         return self._found[name]
 
 
@@ -256,7 +257,7 @@ def _forward(link: Link, x: Tensor, tape: list[Tensor] | None) -> Tensor:
             if tape is None:
                 return F.max_pool2d(x, link.size, link.stride)
             # of x the way back needs the shape alone
-            if link.size == link.stride == (2, 2):
+            if link.size == link.stride == (2, 2) and min(x.shape[2:]) > 1:  # else refused, as by any pooling
                 y, where = _halve(x)
             else:
                 y, where = torch.ops.aten.max_pool2d_with_indices(x, link.size, link.stride)
