@@ -70,6 +70,33 @@ def test_a_kernel_is_transformed_a_few_at_a_time_to_the_same():
     assert torch.equal(whole[:, :, 65:66], winograd.transform(weight[65:66]))
 
 
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_pictures_may_lie_in_memory_as_they_like(dtype):
+    """Channels first, channels last, a part of a larger picture, turned, or one number throughout."""
+    kernel = winograd.transform(noise(6, 6, 3, 3).to(dtype))
+    large = noise(1, 6, 30, 23).to(dtype)
+    for x in (
+        large.contiguous(memory_format=torch.channels_last),
+        large[..., 3:19, 2:11],
+        large.transpose(2, 3),
+        large[:, :1, :1, :1].expand(1, 6, 13, 17),
+    ):
+        plain = x.clone(memory_format=torch.contiguous_format)
+        forth = [winograd.convolve(each, kernel, None, (1, 1)) for each in (x, plain)]
+        back = [winograd.data_gradient(each, kernel, (1, 1)) for each in (x, plain)]
+        assert torch.equal(*forth) and torch.equal(*back)
+        assert torch.equal(x, plain), "it is not written into"
+
+
+def test_the_processor_is_meant_whatever_torchs_default_device_is():
+    x, weight = noise(1, 5, 9, 9), noise(6, 5, 3, 3)
+    winograd._form.cache_clear()
+    with torch.device("meta"):
+        kernel = winograd.transform(weight)
+        found = winograd.convolve(x, kernel, None, (1, 1))
+    close(found, F.conv2d(x, weight, padding=1))
+
+
 def test_what_a_kernel_s_middle_alone_does_is_known():
     weight = torch.zeros(2, 1, 3, 3)
     weight[0, 0, 1, 1], weight[1, 0, 0, 2] = 3, 1
@@ -111,11 +138,24 @@ def test_a_wide_chain_takes_it_and_gives_the_module_s_numbers(monkeypatch, grad)
         (noise(1, 128, 40, 40), noise(128, 128, 5, 5)),
         (noise(1, 128, 16, 16), noise(128, 128, 3, 3)),
         (noise(2, 128, 40, 40), noise(128, 128, 3, 3)),
+        (noise(1, 128, 2, 400), noise(128, 128, 3, 3)),
+        (noise(1, 128, 400, 1), noise(128, 128, 3, 3)),
         (noise(1, 128, 40, 40).bfloat16(), noise(128, 128, 3, 3).bfloat16()),
         (noise(1, 256, 24, 24).bfloat16(), noise(128, 256, 3, 3).bfloat16()),
         (noise(1, 128, 40, 40).double(), noise(128, 128, 3, 3).double()),
     ],
-    ids=["few out", "few in", "5x5", "small", "two pictures", "bfloat16", "small bfloat16", "float64"],
+    ids=[
+        "few out",
+        "few in",
+        "5x5",
+        "small",
+        "two pictures",
+        "two rows",
+        "one column",
+        "bfloat16",
+        "small bfloat16",
+        "float64",
+    ],
 )
 def test_where_it_does_not_pay_it_is_left(odd):
     assert winograd.pays(noise(1, 128, 40, 40), noise(128, 128, 3, 3))

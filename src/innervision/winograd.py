@@ -65,8 +65,9 @@ def _form(dtype: torch.dtype, flipped: bool = False) -> _Form:
             [0, 4, 0, -5, 0, 1],
         ]
         a = [[1, 1, 1, 1, 1, 0], [0, 1, -1, 2, -2, 0], [0, 1, 1, 4, 4, 0], [0, 1, -1, 8, -8, 1]]
-    bt, at = torch.tensor(b, dtype=dtype), torch.tensor(a, dtype=dtype)
-    kernels = torch.tensor(g, dtype=torch.float64) / g[-1][-1]
+    # of the processor, whatever torch's default device is
+    bt, at = (torch.tensor(rows, dtype=dtype, device="cpu") for rows in (b, a))
+    kernels = torch.tensor(g, dtype=torch.float64, device="cpu") / g[-1][-1]
     return _Form(len(a), kernels, torch.kron(bt, bt), torch.kron(at, at))
 
 
@@ -74,10 +75,11 @@ def pays(x: Float[Tensor, "n _ h w"], weight: Float[Tensor, "k c y x"]) -> bool:
     """Tell whether this is the sooner way to convolve x with a kernel."""
     if weight.dtype not in _LEAST or weight.device.type != "cpu" or weight.shape[2:] != (3, 3):
         return False
-    (k, c), m = weight.shape[:2], _form(weight.dtype).m
+    (n, _, h, w), (k, c), m = x.shape, weight.shape[:2], _form(weight.dtype).m
     gain, least = _LEAST[weight.dtype]
-    tiles = -(-x.shape[2] // m) * -(-x.shape[3] // m)
-    return c * k >= gain * (c + k) and tiles >= least and x.shape[0] == 1
+    tiles = -(-h // m) * -(-w // m)
+    # of a line most of a tile would be wasted, and without padding nothing is left of it
+    return c * k >= gain * (c + k) and tiles >= least and n == 1 and min(h, w) >= 3
 
 
 def transform(weight: Float[Tensor, "k c 3 3"]) -> Float[Tensor, "places c k"]:
@@ -85,8 +87,8 @@ def transform(weight: Float[Tensor, "k c 3 3"]) -> Float[Tensor, "places c k"]:
     g = _form(weight.dtype).g
     (k, c), n = weight.shape[:2], len(g)
     turned = weight.new_empty(n, n, c, k)
-    for few in torch.arange(k).split(_KERNELS):
-        turned[..., few] = torch.einsum("ai,bj,kcij->abck", g, g, weight[few].double()).to(weight.dtype)
+    for few, part in zip(turned.split(_KERNELS, -1), weight.split(_KERNELS), strict=True):
+        few.copy_(torch.einsum("ai,bj,kcij->abck", g, g, part.double()))
     return turned.flatten(0, 1)
 
 

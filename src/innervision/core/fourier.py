@@ -195,7 +195,7 @@ def magnitude(photographs: Iterable[Float[Tensor, "1 3 h w"]], size: Size) -> Fl
     canvas's aspect are taken, at both ends and in the middle, upright and mirrored, and resized; colours are
     `decorrelate`d. The mean over windows tells how strong frequencies are, and no longer of what.
     """
-    total, count = torch.zeros(_spectrum_shape(size)), 0
+    total, count = torch.zeros(_spectrum_shape(size), device="cpu"), 0
     for photograph in photographs:
         for window in _windows(photograph, size):
             sized = F.interpolate(window, size, mode="bicubic", align_corners=False, antialias=True)
@@ -220,7 +220,7 @@ def _windows(image: Tensor, size: Size) -> Iterable[Tensor]:
 @cache
 @torch.inference_mode(False)  # whoever asks first, all who come later may want gradients
 def _colours(inverse: bool) -> Tensor:
-    axes = torch.tensor(_COLOURS, dtype=torch.float64)
+    axes = torch.tensor(_COLOURS, dtype=torch.float64, device="cpu")  # whatever torch's default device is
     axes = axes / axes.norm(dim=0).max()
     return torch.linalg.inv(axes) if inverse else axes
 
