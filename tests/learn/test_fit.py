@@ -163,6 +163,13 @@ def test_all_that_was_borrowed_is_given_back() -> None:
     assert torch.equal(torch.get_rng_state(), state)
 
 
+def test_a_part_that_was_not_in_training_is_not_left_in_it() -> None:
+    module = dropping()
+    module[1].eval()
+    list(fit(module, Points(([1.0], [3.0])), squares, sgd(module, 0.1), steps=1))
+    assert [part.training for part in module.modules()] == [True, True, False, True]
+
+
 def test_it_trains_within_inference_mode() -> None:
     module = line(1.0)
     with torch.inference_mode():  # in which the batches are made too

@@ -88,8 +88,8 @@ def fit(
     which are left as they were. every: how often the loss is fetched, for which a GPU must wait.
 
     Stopping is ceasing to iterate. Between two Ticks the module may be looked at and changed, and gradient
-    mode is the caller's own; at the end its train flag is given back. Raises Invalid for a plan that cannot
-    work, and Diverged when a loss is no longer a number.
+    mode is the caller's own; at the end each part has its own train flag again. Raises Invalid for a plan
+    that cannot work, and Diverged when a loss is no longer a number.
     """
     if len(batches) < 1:
         raise Invalid("there is not one batch in an epoch: choose a smaller batch, or more examples")
@@ -102,7 +102,8 @@ def fit(
 
 
 def _ticks(fit: _Fit, batches: Epochs, steps: int, done: int, every: int) -> Generator[Tick]:
-    length, training = len(batches), fit.module.training
+    length = len(batches)
+    flags = [(part, part.training) for part in fit.module.modules()]
     losses: list[Tensor] = []
     try:
         while done < steps:
@@ -120,7 +121,8 @@ def _ticks(fit: _Fit, batches: Epochs, steps: int, done: int, every: int) -> Gen
             if done == before:
                 raise Invalid(f"epoch {epoch + 1} gave no batch from its batch {place + 1} on")
     finally:
-        fit.module.train(training)
+        for part, training in flags:
+            part.training = training
 
 
 def _mean(losses: list[Tensor], done: int) -> float:
