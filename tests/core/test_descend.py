@@ -403,6 +403,21 @@ def test_lbfgs_steps_back_by_hand() -> None:
     assert places == pytest.approx([0, 0.1, 0.025, 0.0025, 0.000625], rel=1e-4)  # losses are float32
 
 
+def test_lbfgs_may_climb_as_high_as_the_last_ten_losses() -> None:
+    x = torch.zeros(1, dtype=torch.float64, requires_grad=True)
+    memory, moves = LimitedMemory(x, 5), []
+    for loss in (5.0, 1.0, 2.0, *[1.0] * 9, 2.0, *[1.0] * 10, 2.0):
+        before = float(x.detach())
+
+        def closure(loss: float = loss) -> Tensor:
+            x.grad = torch.tensor([-1.0], dtype=torch.float64)
+            return torch.tensor(loss)
+
+        memory.step(closure)
+        moves.append(float(x.detach()) > before)
+    assert moves == [True] * 23 + [False]  # 2 is no more than one of ten, until ten were 1
+
+
 def test_lbfgs_finds_its_way_back_from_afar() -> None:
     x = torch.tensor([0.5], requires_grad=True)
     memory = LimitedMemory(x, 5, scale=1e12)

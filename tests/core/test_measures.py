@@ -326,6 +326,20 @@ def test_terms_add_and_scale() -> None:
     )
 
 
+def test_terms_are_evaluated_in_the_order_of_the_layers_however_they_are_added() -> None:
+    """So that the way back frees each part as it passes (see `chain.Answers`)."""
+    network, image, asked = small(), picture(), []
+
+    class Watched(dict[str, Tensor]):
+        def __getitem__(self, name: str) -> Tensor:
+            asked.append(name)
+            return super().__getitem__(name)
+
+    goal = smooth() + energy("conv2") + excite("conv1") + energy("relu1") + excite("conv2")
+    goal(Watched(network.features(image, LAYERS)), image)
+    assert list(dict.fromkeys(asked)) == ["conv1", "relu1", "conv2"]
+
+
 def test_layers_are_asked_for_once_and_values_of_one_name_are_summed() -> None:
     network, image = small(), picture(seed=2)
     goal = excite("conv2", 0) + energy("conv1") + excite("conv2", 1) + excite("conv2", 0)
