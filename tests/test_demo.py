@@ -62,6 +62,19 @@ def test_a_terminal_gets_a_bar_and_quiet_nothing(tmp_path: Path, monkeypatch: py
     assert (tmp_path / "quiet/index.html").is_file()
 
 
+@pytest.mark.parametrize("typed", [".venv/bin/innervision", "/usr/bin/pytest"])
+@pytest.mark.parametrize("found", [True, False])
+def test_what_to_try_next_can_be_typed_as_it_stands(
+    typed: str, found: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    if found:
+        (tmp_path / "innervision").touch(0o755)
+    monkeypatch.setenv("PATH", str(tmp_path))
+    monkeypatch.setattr("sys.argv", [typed, "demo"])
+    by_path = not found and typed.endswith("innervision")  # where make has left it, no shell finds the name
+    assert demo.onward().startswith(f"{typed if by_path else 'innervision'} stylize YOURPHOTO ")
+
+
 def test_a_folder_that_cannot_be_written_to_is_said_before_any_work(tmp_path: Path) -> None:
     from innervision.errors import InnervisionError
 

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import shlex
+import shutil
+import sys
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -19,7 +22,6 @@ STYLES = {
     "tarascon": "The Painter on the Road to Tarascon, 1888",
     "church-at-auvers": "The Church at Auvers, 1890",
 }
-NEXT = "innervision stylize YOURPHOTO sample:cafe-terrace -o painted.jpg"
 
 
 @dataclass(frozen=True)
@@ -103,7 +105,7 @@ def paint(output: Path, style: str, options: Options, *, quiet: bool) -> Painted
     record.draw_curve(events, output / f"curve-{style}.png")
     images.write(Image.fromarray(images.read(f"sample:{style}").pixels), output / f"style-{style}.jpg")
     flags = " ".join(f"--{name.replace('_', '-')} {value}" for name, value in options.items())
-    command = f"innervision stylize sample:{PHOTO} sample:{style} {flags} -o painted.jpg"
+    command = f"{program()} stylize sample:{PHOTO} sample:{style} {flags} -o painted.jpg"
     return Painted(style, STYLES[style], command, seconds, snapshots)
 
 
@@ -130,9 +132,20 @@ def farewell(output: Path, painted: Sequence[Painted], seconds: float) -> str:
         [
             f"Made in {output}, in {seconds:.0f} s:",
             *(f"  {name:<21}{what}" for name, what in made),
-            f"Next: {NEXT}",
+            f"Next: {onward()}",
         ]
     )
+
+
+def onward() -> str:
+    """Return the command to try next."""
+    return f"{program()} stylize YOURPHOTO sample:cafe-terrace -o painted.jpg"
+
+
+def program() -> str:
+    """Return what to type for `innervision` here: by its name alone no shell finds it in make's .venv."""
+    typed, name = Path(sys.argv[0]), "innervision"
+    return name if shutil.which(name) or typed.stem != name else shlex.quote(str(typed))
 
 
 def write_page(output: Path, painted: Sequence[Painted], seconds: float) -> None:
@@ -144,4 +157,4 @@ def write_page(output: Path, painted: Sequence[Painted], seconds: float) -> None
     text = resources.files(__package__ or "innervision.cli").joinpath("demo.html.jinja").read_text("utf-8")
     page = jinja2.Environment(autoescape=True, undefined=jinja2.StrictUndefined).from_string(text)
     with atomic(output / "index.html") as draft:
-        draft.write_text(page.render(painted=painted, seconds=seconds, next=NEXT), encoding="utf-8")
+        draft.write_text(page.render(painted=painted, seconds=seconds, next=onward()), encoding="utf-8")
