@@ -74,9 +74,14 @@ def _row(option: click.Option) -> str:
         flags += f" {value}"
     text = " ".join((option.help or "").split())
     if option.show_default:
-        default = option.default.as_posix() if isinstance(option.default, PurePath) else option.default
-        text += f" [default: {default}]"
+        text += f" [default: {_default(option)}]"
     return f"| {flags} | {_escape(text)} |"
+
+
+def _default(option: click.Option) -> object:
+    if option.secondary_opts:  # of --this / --not-this the one that holds, as --help says it
+        return (option.opts if option.default else option.secondary_opts)[0].lstrip("-")
+    return option.default.as_posix() if isinstance(option.default, PurePath) else option.default
 
 
 def _value(option: click.Option) -> str:

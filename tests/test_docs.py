@@ -21,7 +21,9 @@ from innervision.paint.recipes import PRESETS, options
 from innervision.samples import SAMPLES
 
 ROOT = Path(__file__).parents[1]
-PAPERS = sorted([*ROOT.glob("*.md"), *ROOT.glob("docs/**/*.md")])
+PAPERS = sorted(
+    paper for where in ("", "docs/**/", "benchmarks/", "web/") for paper in ROOT.glob(f"{where}*.md")
+)
 FENCE = re.compile(r"^```(\w*)[^\n]*\n(.*?)^```", re.MULTILINE | re.DOTALL)
 
 
@@ -48,7 +50,7 @@ ALL = dict(commands(cli))
 
 def section(text: str, title: str) -> str:
     found = re.search(rf"^## {re.escape(title)}\n(.*?)(?=^## |\Z)", text, re.MULTILINE | re.DOTALL)
-    assert found is not None, f"docs/commands.md has no section '{title}'"
+    assert found is not None, f"there is no section '{title}'"
     return found[1]
 
 
@@ -76,9 +78,12 @@ def test_the_command_reference_is_up_to_date() -> None:
 @pytest.mark.parametrize("name", ALL)
 def test_every_command_and_option_is_in_the_reference(name: str) -> None:
     text = section((ROOT / "docs/commands.md").read_text(encoding="utf-8"), name)
+    assert ALL[name].help, f"{name} --help does not say what it does"
     for param in ALL[name].params:
-        for flag in param.opts if isinstance(param, click.Option) else []:
-            assert f"| `{flag}`" in text or f", `{flag}`" in text, f"{name} {flag} is not documented"
+        if isinstance(param, click.Option):
+            assert param.help, f"{name} --help says nothing of {param.opts[0]}"
+            for flag in (*param.opts, *param.secondary_opts):
+                assert f"| `{flag}`" in text or f", `{flag}`" in text, f"{name} {flag} is not documented"
 
 
 def test_every_recipe_option_is_one_of_stylize() -> None:
@@ -121,14 +126,41 @@ def test_samples_named_in_the_papers_are_there() -> None:
             assert name in SAMPLES, f"{paper.name}: no sample '{name}'"
 
 
+def test_scripts_and_targets_named_in_the_papers_are_there() -> None:
+    targets = set(re.findall(r"^(\w+):", (ROOT / "Makefile").read_text(encoding="utf-8"), re.MULTILINE))
+    assert {"demo", "test"} <= targets
+    for paper in PAPERS:
+        text = paper.read_text(encoding="utf-8")
+        for script in re.findall(r"python ((?:benchmarks|docs)/\S+\.py)", text):
+            assert (ROOT / script).is_file(), f"{paper.name}: {script} is not there"
+        made = set(re.findall(r"(?:^|`)make (\w+)", text, re.MULTILINE))
+        assert made <= targets, f"{paper.name}: make has no {sorted(made - targets)}"
+
+
+def prose(paper: Path) -> str:
+    return FENCE.sub("", paper.read_text(encoding="utf-8"))
+
+
+def links(text: str) -> list[str]:
+    return [*re.findall(r"\]\(([^)\s]+)\)", text), *re.findall(r'(?:src|href)="([^"]+)"', text)]
+
+
+def anchors(paper: Path) -> set[str]:
+    """Return what a link may name after "#": headings as MkDocs and GitHub both write them, own anchors."""
+    text = prose(paper)
+    titles = re.findall(r"^#+ (.+)$", text, re.MULTILINE)
+    slugs = {re.sub(r"[^\w\s-]", "", title.lower()).strip().replace(" ", "-") for title in titles}
+    return slugs | set(re.findall(r'<a id="([^"]+)">', text))
+
+
 @pytest.mark.parametrize("paper", PAPERS, ids=lambda paper: paper.name)
 def test_links_lead_somewhere(paper: Path) -> None:
-    text = FENCE.sub("", paper.read_text(encoding="utf-8"))
-    targets = [*re.findall(r"\]\(([^)\s]+)\)", text), *re.findall(r'(?:src|href)="([^"]+)"', text)]
-    for target in targets:
-        path = target.partition("#")[0]
-        if path and "://" not in target:
-            assert (paper.parent / path).exists(), f"{paper.name} links to {target}, which is not there"
+    for target in links(prose(paper)):
+        path, _, anchor = target.partition("#")
+        if "://" not in target:
+            page = paper.parent / path if path else paper
+            assert page.exists(), f"{paper.name} links to {target}, which is not there"
+            assert not anchor or anchor in anchors(page), f"{page.name} has no heading for {target}"
 
 
 def test_tables_name_every_net_and_preset() -> None:
@@ -138,9 +170,32 @@ def test_tables_name_every_net_and_preset() -> None:
     assert not [name for name in PRESETS if f"`{name}`" not in styles]
 
 
-def test_both_readmes_show_the_same_commands() -> None:
-    code = [
-        [body for _, body in FENCE.findall((ROOT / name).read_text(encoding="utf-8"))]
-        for name in ("README.md", "README.zh.md")
+def test_both_readmes_show_the_same() -> None:
+    english, chinese = ((ROOT / name).read_text(encoding="utf-8") for name in ("README.md", "README.zh.md"))
+    assert FENCE.findall(english) == FENCE.findall(chinese), "they differ in their examples"
+    # a sentence may be built otherwise, and what it names come in another order
+    assert sorted(links(english)[1:]) == sorted(links(chinese)[1:]), "they differ in their links"
+    assert english.count("\n## ") == chinese.count("\n## ")
+    tables = [[row for row in text.splitlines() if row.startswith("| ")] for text in (english, chinese)]
+    for rows in zip(*tables, strict=True):
+        figures = [sorted(re.findall(r"\d+(?:\.\d+)?", row)) for row in rows]
+        assert figures[0] == figures[1], f"they differ in their figures:\n{rows[0]}\n{rows[1]}"
+
+
+def test_the_architecture_names_every_file() -> None:
+    text = (ROOT / "docs/architecture.md").read_text(encoding="utf-8")
+    source = ROOT / "src/innervision"
+    named: set[str] = set()
+    for row in re.findall(r"^\|.*\|$", section(text, "Floors"), re.MULTILINE):
+        folder = ""
+        for name in re.findall(r"`([^`]+)`", row.split("|")[2]):
+            known = name if "/" in name or not folder else folder + name
+            folder = f"{known.rpartition('/')[0]}/" if "/" in known else ""
+            assert (source / known).exists() or (ROOT / known).exists(), f"the table has {known}: not there"
+            named.add(known)
+    whole = tuple(name for name in named if name.endswith("/"))
+    files = [
+        file.relative_to(source).as_posix() for file in source.rglob("*.py") if file.name != "__init__.py"
     ]
-    assert code[0] == code[1], "README.md and README.zh.md differ in their examples"
+    missing = sorted(file for file in files if file not in named and not file.startswith(whole))
+    assert not missing, f"the table has no row for {missing}"
