@@ -142,6 +142,16 @@ def test_orientation_as_pillow_turns_it(orientation: int, format: str):
     assert picture.height == (36 if orientation > 4 else 24)
 
 
+@pytest.mark.parametrize("format", ["PNG", "TIFF", "JPEG"])
+def test_the_resolution_turns_with_the_picture(format: str):
+    for orientation in (1, 3, 6, 8):
+        exif = Image.Exif()
+        exif[0x0112] = orientation
+        data = saved(Image.fromarray(gradient()), format, exif=exif, dpi=(100, 200))
+        wanted = (200, 100) if orientation > 4 else (100, 200)
+        assert images.read(data).dpi == pytest.approx(wanted, abs=0.1)
+
+
 @pytest.mark.parametrize("strip", [1, 100, 10**6])
 def test_strips_join_without_a_seam(strip: int, monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setattr("innervision._decode.STRIP", strip)
@@ -196,6 +206,45 @@ def test_sixteen_bits_stay():
         assert np.allclose(picture.tensor()[0, 2].numpy(), values / 65535, atol=1e-7)
     keyed = images.read(saved(Image.fromarray(values), "PNG", transparency=256))
     assert keyed.alpha is not None and keyed.alpha[0].tolist() == [255, 255, 255, 0, 255, 255]
+
+
+def tiff(data: bytes, *, bits: int, white: int, extra: int | None = None, float_: bool = False) -> bytes:
+    """A TIFF of one row after TIFF 6.0; white: PhotometricInterpretation, extra: of a second sample."""
+    samples = 3 if white == 2 else 1 if extra is None else 2
+    tags = [
+        (256, [len(data) * 8 // bits // samples]),
+        (257, [1]),
+        (258, [bits] * samples),
+        (259, [1]),  # not compressed
+        (262, [white]),
+        (273, [8]),  # where the data begin
+        (277, [samples]),
+        (279, [len(data)]),
+        *([] if extra is None else [(338, [extra])]),
+        *([(339, [3] * samples)] if float_ else []),
+    ]
+    at, table, beyond = 8 + len(data) + len(data) % 2, struct.pack("<H", len(tags)), b""
+    for tag, values in tags:
+        body = struct.pack(f"<{len(values)}H", *values)
+        if len(body) > 4:
+            end = at + 6 + 12 * len(tags) + len(beyond)
+            body, beyond = struct.pack("<I", end), beyond + body
+        table += struct.pack("<HHI4s", tag, 3, len(values), body)
+    return struct.pack("<4sI", b"II*\0", at) + data + b"\0" * (len(data) % 2) + table + b"\0\0\0\0" + beyond
+
+
+def test_twelve_bits_are_all_there_is_and_zero_may_be_white():
+    twelve = images.read(tiff(bytes.fromhex("0007ff800fff"), bits=12, white=1))
+    assert twelve.pixels[0, :, 0].tolist() == [0, 32759, 32776, 65535]  # / 4095 * 65535
+    assert images.read(tiff(b"\0\xff\x10", bits=8, white=0)).pixels[0, :, 1].tolist() == [255, 0, 239]
+    deep = images.read(tiff(struct.pack("<3H", 0, 65535, 1000), bits=16, white=0))
+    assert deep.pixels[0, :, 1].tolist() == [65535, 0, 64535]
+
+
+def test_grey_that_is_multiplied_by_its_alpha():
+    picture = images.read(tiff(bytes((50, 100, 200, 255, 0, 0)), bits=8, white=1, extra=1))
+    assert picture.alpha is not None and picture.alpha[0].tolist() == [100, 255, 0]
+    assert picture.pixels[0, :2, 0].tolist() == pytest.approx([50 * 255 / 100, 200], abs=1)
 
 
 def test_floats_are_scaled_by_their_largest_and_nan_is_black():
@@ -297,14 +346,39 @@ def test_files_that_are_no_pictures(tmp_path: Path):
     assert "JPEG, PNG, WebP" in message(b"hello, world, this is no picture", NotAnImage)
     postscript = b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 9 9\n%%EndComments\n"
     assert "not a picture" in message(postscript, NotAnImage)  # Pillow would start Ghostscript
-    assert "pillow-heif" in message(b"\0\0\0\x18ftypheic\0\0\0\0heicmif1", NotAnImage)
+    for brand in (b"heic", b"mif1"):  # the second could be AVIF's
+        assert "pillow-heif" in message(b"\0\0\0\x18ftyp" + brand + b"\0\0\0\0heicmif1", NotAnImage)
 
 
-@pytest.mark.parametrize("format", ["JPEG", "PNG", "WEBP", "TIFF", "BMP", "GIF"])
+def test_what_a_format_cannot_read_is_told_in_its_own_words(tmp_path: Path):
+    colour = tiff(struct.pack("<3f", 0, 0.5, 1), bits=32, white=2, float_=True)
+    assert "of a kind that cannot be read: unknown pixel mode (TIFF)" in message(colour, NotAnImage)
+    data = bytearray(saved(Image.fromarray(gradient()), "PNG"))
+    data[20] ^= 1  # the width, which has a checksum
+    assert "damaged, or of a kind that cannot be read: broken PNG file" in message(bytes(data), NotAnImage)
+
+
+def test_a_file_that_the_system_cannot_read():
+    if not Path("/proc/self/mem").exists():
+        pytest.skip("a file that opens and cannot be read is at hand on Linux alone")
+    assert "Input/output error" in message("/proc/self/mem", NotAnImage)
+
+
+KINDS = {  # of files that are compressed in their own way
+    **{format: (format, {}) for format in ("JPEG", "PNG", "WEBP", "TIFF", "BMP", "GIF", "AVIF")},
+    "progressive": ("JPEG", {"progressive": True}),
+    **{name: ("TIFF", {"compression": name}) for name in ("tiff_lzw", "tiff_adobe_deflate", "jpeg")},
+}
+
+
+@pytest.mark.parametrize("kind", KINDS)
 @pytest.mark.parametrize("share", [0.05, 0.5, 0.95])
-def test_truncated_files(format: str, share: float, capfd: pytest.CaptureFixture[str]):
+def test_truncated_files(kind: str, share: float, capfd: pytest.CaptureFixture[str]):
+    if kind == "AVIF" and not features.check("avif"):
+        pytest.skip("this Pillow has no AVIF")
     noise = np.random.default_rng(0).integers(0, 256, (90, 70, 3), dtype=np.uint8)
-    data = saved(Image.fromarray(noise), format)
+    format, options = KINDS[kind]
+    data = saved(Image.fromarray(noise), format, **options)
     message(data[: int(len(data) * share)], NotAnImage)
     assert capfd.readouterr() == ("", "")
 
@@ -512,6 +586,20 @@ def test_jpeg_keeps_the_colour_of_every_pixel():
     stripes = torch.zeros(1, 3, 16, 16)
     stripes[:, 0, :, ::2] = 1  # red and black, one pixel each: 4:2:0 would mix them
     assert (images.read(images.encode(stripes, "jpg")).tensor() - stripes).abs().max() < 0.08
+
+
+@pytest.mark.parametrize("quality", [90, 100])
+def test_noise_becomes_a_jpeg(quality: int):
+    noise = torch.rand(1, 3, 200, 300, generator=torch.Generator().manual_seed(0))  # over Pillow's 64 kB
+    again = images.read(images.encode(noise, "jpg", quality=quality)).tensor()
+    assert (again - noise).abs().mean() < (0.05 if quality == 90 else 0.005)
+
+
+def test_a_resolution_beyond_jpegs_numbers_is_left_out():
+    for dpi in ((254_000.0, 254_000.0), (0.3, 0.3)):  # of a microscope, of a map
+        assert images.read(images.encode(wave(), "jpg", dpi=dpi)).dpi is None
+        assert images.read(images.encode(wave(), "png", dpi=dpi)).dpi == pytest.approx(dpi, abs=0.02)
+        assert images.read(images.encode(wave(), "tiff", dpi=dpi)).dpi == pytest.approx(dpi)
 
 
 def test_the_same_picture_is_the_same_bytes(monkeypatch: pytest.MonkeyPatch):

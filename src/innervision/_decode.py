@@ -24,9 +24,12 @@ from PIL import Image, ImageCms
 FORMATS = ("JPEG", "PNG", "WEBP", "TIFF", "GIF", "BMP", "AVIF", "HEIF")
 """Pillow's names of what is read; the rest (EPS runs Ghostscript, ...) is not tried."""
 
-GREY = frozenset({"1", "L", "LA"})
+GREY = frozenset({"1", "L", "LA", "La"})
+STRAIGHT = MappingProxyType({"La": "LA", "RGBa": "RGBA"})  # of colours that are multiplied by their alpha
 DEEP = frozenset({"I;16", "I;16L", "I;16B", "I;16N", "I", "F"})
 STRIP = 2**20  # pixels converted at a time
+HEIC = frozenset({b"heic", b"heix", b"heim", b"heis", b"hevc", b"hevx", b"mif1", b"msf1"})  # brands
+SIDEWAYS = frozenset({5, 6, 7, 8})  # EXIF orientations that exchange height and width
 
 Array = NDArray[Any]
 
@@ -48,22 +51,32 @@ def identify(stream: BinaryIO) -> Image.Image | None:
     """Read a picture's header, leaving its pixels undecoded; None if no format claims the bytes.
 
     `Image.open` without its check against MAX_IMAGE_PIXELS, a limit that only a change for the whole process
-    could raise. A format's own exceptions pass through.
+    could raise. Where a format claims the bytes and cannot read them, raises what it raised, or an OSError of
+    its words.
     """
     Image.init()
     stream.seek(0)
     prefix = stream.read(16)
+    refusal = None
     for name in FORMATS:
         if name not in Image.OPEN:
             continue
         factory, accept = Image.OPEN[name]
         claimed = accept(prefix) if accept else True
-        if not claimed or isinstance(claimed, str):  # a string says why not
+        if isinstance(claimed, str):  # why it is not read here
+            refusal = OSError(f"{claimed} ({name})")
+            continue
+        if not claimed:
             continue
         stream.seek(0)
-        # a format that turns out not to know the bytes says so in one of these ways, as in Image.open
-        with contextlib.suppress(SyntaxError, IndexError, TypeError, struct.error):
+        try:
             return factory(stream, "")
+        except (SyntaxError, IndexError, TypeError, struct.error) as error:  # as in Image.open: try the next
+            refusal = OSError(f"{error} ({name})")
+    if prefix[4:8] == b"ftyp" and prefix[8:12] in HEIC and "HEIF" not in Image.OPEN:
+        raise OSError("HEIC needs the plug-in pillow-heif, registered with Pillow; or save it as JPEG or PNG")
+    if refusal is not None:
+        raise refusal
     return None
 
 
@@ -71,14 +84,15 @@ def unpack(image: Image.Image) -> tuple[Array, Array | None]:
     """Return sRGB pixels (h w 3), uint8 or uint16, and alpha (h w) uint8 or None, of a loaded image, upright.
 
     Grey of 16 bits and more becomes uint16; colour of 16 bits a channel has already been cut to 8 by Pillow.
-    Whole numbers are taken for 0..65535. Floats are taken for 0..1, but where the largest is above 1 for
-    0..255, and where it is above 255 for 0..65535; what lies outside is clamped, NaN is black.
+    Whole numbers are taken for 0..65535, those of a TIFF of 12 bits for 0..4095. Floats are taken for 0..1,
+    but where the largest is above 1 for 0..255, and where it is above 255 for 0..65535; what lies outside is
+    clamped, NaN is black.
     """
     width, height = image.size
     deep = image.mode in DEEP
-    turn = _orientation(image)
+    turn = orientation(image)
     see = STORED.get(turn, lambda a: a)
-    turned = (width, height) if turn in (5, 6, 7, 8) else (height, width)
+    turned = (width, height) if turn in SIDEWAYS else (height, width)
     pixels = np.empty((*turned, 3), np.uint16 if deep else np.uint8)
     alpha = np.empty(turned, np.uint8) if image.has_transparency_data else None
     convert = _converter(image)
@@ -87,6 +101,8 @@ def unpack(image: Image.Image) -> tuple[Array, Array | None]:
     for top in range(0, height, rows):
         here = slice(top, min(top + rows, height))
         strip = image.crop((0, here.start, width, here.stop))
+        if image.mode in STRAIGHT:
+            strip = strip.convert(STRAIGHT[image.mode])
         see(pixels)[here] = convert(strip)
         if alpha is not None:
             opaque = np.asarray(strip) != key if deep else np.asarray(strip.convert("RGBA"))[..., 3]
@@ -94,7 +110,8 @@ def unpack(image: Image.Image) -> tuple[Array, Array | None]:
     return pixels, alpha
 
 
-def _orientation(image: Image.Image) -> int:
+def orientation(image: Image.Image) -> int:
+    """Return how a loaded image lies, as EXIF numbers it: 1 is upright, 5 to 8 on its side."""
     try:
         return int(image.getexif().get(0x0112, 1))
     except Exception:  # EXIF is written by anything, and a broken block is no reason to refuse the picture
@@ -108,8 +125,9 @@ def _converter(image: Image.Image) -> Callable[[Image.Image], Array]:
         curve = None if transform is None else _curve(transform)
         if image.mode in GREY:
             return lambda strip: _grey(np.asarray(strip.convert("L")), curve)
-        scale = _float_scale(image) if image.mode == "F" else 1.0
-        return lambda strip: _deep_grey(np.asarray(strip), scale, curve)
+        scale, tags = _scale(image), getattr(image, "tag_v2", {})
+        negative = image.mode != "F" and tags.get(262) == 0  # 0 is white: Pillow sees to that in 8 bits only
+        return lambda strip: _deep_grey(np.asarray(strip), scale, curve, negative=negative)
     # with transparency through RGBA: a palette's transparent entries have their colours too
     via = "RGBA" if image.has_transparency_data else "RGB"
     if transform is None:
@@ -123,18 +141,22 @@ def _grey(values: Array, curve: Array | None) -> Array:
     return values[..., None] if curve is None else curve[values]
 
 
-def _deep_grey(values: Array, scale: float, curve: Array | None) -> Array:
-    whole = (
-        values if values.dtype.kind in "ui" else np.nan_to_num(values.astype(np.float64) * scale, nan=0) + 0.5
-    )
+def _deep_grey(values: Array, scale: float, curve: Array | None, *, negative: bool) -> Array:
+    exact = scale == 1 and values.dtype.kind in "ui"
+    whole = values if exact else np.nan_to_num(values.astype(np.float64) * scale, nan=0) + 0.5
     whole = whole.clip(0, 65535).astype(np.uint16)
+    if negative:
+        whole = 65535 - whole
     if curve is None:
         return whole[..., None]
     at = np.arange(256) * 257.0
     return np.stack([np.interp(whole, at, c * 257.0) + 0.5 for c in curve.T], -1).astype(np.uint16)
 
 
-def _float_scale(image: Image.Image) -> float:
+def _scale(image: Image.Image) -> float:
+    """Return what brings the values of grey of 16 bits and more to 0..65535."""
+    if image.mode != "F":
+        return 65535 / 4095 if getattr(image, "tag_v2", {}).get(258) == (12,) else 1.0
     values = np.asarray(image)
     top = values.max(initial=0, where=np.isfinite(values))
     return 65535.0 if top <= 1 else 257.0 if top <= 255 else 1.0

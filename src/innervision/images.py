@@ -25,7 +25,7 @@ from PIL import Image
 from torch import Tensor
 
 from innervision import samples
-from innervision._decode import hush, identify, unpack
+from innervision._decode import SIDEWAYS, hush, identify, orientation, unpack
 from innervision._encode import FORMATS, Target, encode, to_bytes, writable, write
 from innervision.errors import ImageTooLarge, Invalid, NotAnImage
 from innervision.shapes import Float
@@ -161,17 +161,19 @@ def read(source: Source, *, max_pixels: int = MAX_PIXELS) -> Picture:
         return _picture(source, getattr(source, "filename", "") or "the PIL image", max_pixels)
     with contextlib.ExitStack() as opened:
         stream, name = _stream(source, opened)
-        if not stream.read(1):
-            raise NotAnImage(f"{name} is empty: 0 bytes")
         try:
             with hush():
-                image = identify(stream)
+                empty = not stream.read(1)
+                image = None if empty else identify(stream)
         except (Image.DecompressionBombError, MemoryError) as error:
             raise _refused(name, error) from error
         except Exception as error:  # damaged files make Pillow's plug-ins raise almost anything
-            raise NotAnImage(f"{name} is a damaged picture: {error}") from error
+            raise NotAnImage(f"{name} is damaged, or of a kind that cannot be read: {error}") from error
+        if empty:
+            raise NotAnImage(f"{name} is empty: 0 bytes")
         if image is None:
-            raise NotAnImage(f"{name} is not a picture that can be read{_hint(stream)}")
+            kinds = "JPEG, PNG, WebP, TIFF, BMP, GIF and AVIF can"
+            raise NotAnImage(f"{name} is not a picture that can be read: {kinds}")
         return _picture(image, name, max_pixels)
 
 
@@ -223,29 +225,26 @@ def _picture(image: Image.Image, name: str, max_pixels: int) -> Picture:
         )
     try:
         with hush():
+            turn = getattr(image, "tag_v2", {}).get(0x0112)  # Pillow decodes and turns a TIFF, and forgets it
             image.load()
             pixels, alpha = unpack(image)
+            sideways = not SIDEWAYS.isdisjoint((turn, orientation(image)))
     except (Image.DecompressionBombError, MemoryError) as error:
         raise _refused(name, error) from error
     except Exception as error:
         raise NotAnImage(f"{name} is cut short or damaged: {error}") from error
-    return Picture(pixels, alpha, _dpi(image), name)
+    return Picture(pixels, alpha, _dpi(image, sideways=sideways), name)
 
 
 def _refused(name: str, error: BaseException) -> ImageTooLarge:
     return ImageTooLarge(f"{name} cannot be decoded ({str(error) or 'out of memory'}): shrink the picture")
 
 
-def _hint(stream: BinaryIO) -> str:
-    stream.seek(4)
-    if stream.read(8) in (b"ftypheic", b"ftypheix", b"ftypmif1", b"ftypmsf1"):
-        return ": HEIC needs the plug-in pillow-heif, registered with Pillow; or save it as JPEG or PNG"
-    return ": JPEG, PNG, WebP, TIFF, BMP, GIF and AVIF can"
-
-
-def _dpi(image: Image.Image) -> tuple[float, float] | None:
+def _dpi(image: Image.Image, *, sideways: bool) -> tuple[float, float] | None:
     try:
         across, down = (float(v) for v in image.info["dpi"])
     except (KeyError, TypeError, ValueError, ZeroDivisionError):
         return None
-    return (across, down) if 0 < across < 1e6 and 0 < down < 1e6 else None
+    if not (0 < across < 1e6 and 0 < down < 1e6):
+        return None
+    return (down, across) if sideways else (across, down)
