@@ -79,7 +79,9 @@ class Handler(BaseHTTPRequestHandler):
         self.send_response(206 if start else 200)
         if start:
             start += int(value) if fault == "other-range" else 0
-            self.send_header("Content-Range", f"bytes {start}-{len(body) - 1}/{len(body)}")
+            body = body[: start + int(value)] if fault == "short-range" else body
+            whole = "*" if fault == "unsized" else len(server.body)
+            self.send_header("Content-Range", f"bytes {start}-{len(body) - 1}/{whole}")
         if server.tag:
             self.send_header("ETag", server.tag)
         if fault != "unsized":
@@ -224,6 +226,13 @@ def test_a_server_without_honest_ranges_starts_anew(server: Server, path: Path, 
     assert path.read_bytes() == BODY
 
 
+def test_a_range_shorter_than_was_asked_for_is_gone_on_with(server: Server, path: Path) -> None:
+    server.plan = ["cut:300000", "short-range:100000", "unsized"]  # the last: a range of a file of any length
+    store.fetch(server.url, path, sha256=SHA, size=len(BODY))
+    assert [asked for asked, _ in server.asked] == [None, "bytes=300000-", "bytes=400000-"]
+    assert path.read_bytes() == BODY
+
+
 def test_a_file_changed_between_the_parts_is_fetched_whole(server: Server, path: Path) -> None:
     server.body, server.plan = OTHER, ["cut:300000", "status:503", "status:503", "status:503"]
     with pytest.raises(DownloadFailed):
@@ -283,6 +292,10 @@ def test_redirects_are_followed_within_http_only(server: Server, path: Path, tmp
     server.plan = ["to:ftp://127.0.0.1/x"]
     with pytest.raises(DownloadFailed, match="redirects to ftp://127"):
         store.fetch(server.url, path, sha256=SHA)
+    server.plan = ["to:/again"] * 20
+    with pytest.raises(DownloadFailed, match=r"answered 302 .*infinite loop") as error:
+        store.fetch(server.url, path, sha256=SHA)
+    assert "\n" not in str(error.value)
     secure = urllib.request.Request("https://example.org/x")
     with (tmp_path / "body").open("wb") as body, pytest.raises(DownloadFailed, match="not https"):
         headers = _transfer.http.client.HTTPMessage()
@@ -410,6 +423,21 @@ def test_no_room_for_a_download(server: Server, path: Path) -> None:
     assert len(server.asked) == 1  # asking again makes no room
     store.fetch(server.url, path, sha256=SHA)
     assert path.read_bytes() == BODY
+
+
+def test_a_folder_that_may_not_be_written_names_what_chooses_another(
+    server: Server, path: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    home = tmp_path / "file"
+    home.touch()
+    for chosen, said in ((home, "set INNERVISION_HOME to"), (tmp_path / "other", "choose")):
+        monkeypatch.setenv("INNERVISION_HOME", str(chosen))
+        with pytest.raises(InnervisionError, match=rf"cannot write .*: Not a directory; {said} a folder"):
+            store.fetch(server.url, home / "weights" / "w.pth", sha256=SHA)
+    assert not server.asked
+    monkeypatch.setenv("INNERVISION_HOME", "~nobody-of-this-name/x")
+    with pytest.raises(Invalid, match="no such user"):
+        store.home()
 
 
 def test_atomic_replaces_whole(path: Path) -> None:

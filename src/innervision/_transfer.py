@@ -43,6 +43,7 @@ class Source:
     digest: str  # in full, or its beginning
     size: int | None
     timeout: float
+    choose: str  # how another folder is named where this one cannot be written
 
     @property
     def part(self) -> Path:
@@ -73,7 +74,7 @@ def transfer(source: Source) -> Iterator[Progress]:
             if isinstance(error, urllib.error.HTTPError):
                 error.close()
                 if error.code not in _TEMPORARY:
-                    said = f"{error.code} {error.reason}"
+                    said = " ".join(f"{error.code} {error.reason}".split())
                     raise DownloadFailed(f"{source.url} answered {said}; {source.by_hand()}") from error
             elif isinstance(error, urllib.error.URLError) and not came:
                 lack = f"no connection to {urlsplit(source.url).netloc} ({error.reason})"
@@ -102,20 +103,22 @@ def _attempt(source: Source) -> Iterator[Progress]:
                 return  # nothing lacks
             forget(source)
             raise http.client.HTTPException("the part is no beginning of the file")
-        fits = re.match(rf"bytes {start}-\d+/(\d+)", headers.get("Content-Range", ""))
+        fits = re.match(rf"bytes {start}-\d+/(\d+|\*)", headers.get("Content-Range", ""))
         if answer.status == HTTPStatus.PARTIAL_CONTENT and not fits:
             forget(source)
             raise http.client.HTTPException("the server sent another range than was asked for")
         if answer.status != HTTPStatus.PARTIAL_CONTENT:  # the whole file, from its beginning
             start = 0
-        length = headers.get("Content-Length")
-        total = start + int(length) if length and length.isdigit() else None
+        length = headers.get("Content-Length", "")
+        total = start + int(length) if length.isdecimal() else None
+        if start and fits and fits[1] != "*":  # the length is the range's, which may end before the file does
+            total = int(fits[1])
         if source.size is not None and total not in (None, source.size):
             raise DownloadFailed(
                 f"{source.url} has {total:,} bytes where {source.size:,} are expected: another file now; "
                 f"{source.by_hand()}"
             )
-        with disk(source.part):
+        with disk(source.part, source.choose):
             file = source.part.open("ab" if start else "wb", buffering=0)  # closing has nothing left to write
             source.tag.write_text(_validator(headers), encoding="utf-8")
         with file:
@@ -130,7 +133,7 @@ def _append(
         block = answer.read1(_CHUNK if total is None else min(_CHUNK, total - done))
         if not block:
             break
-        with disk(source.part):
+        with disk(source.part, source.choose):
             rest = memoryview(block)
             while rest:
                 rest = rest[file.write(rest) :]

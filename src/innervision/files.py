@@ -63,19 +63,22 @@ def atomic(path: Path | str) -> Generator[Path]:
 
 
 @contextmanager
-def disk(path: Path) -> Generator[None]:
-    """Turn the system's refusal to write `path` into an error for a person."""
+def disk(path: Path, choose: str = "choose") -> Generator[None]:
+    """Turn the system's refusal to write `path` into an error for a person.
+
+    choose: how another folder is named, in words.
+    """
     try:
         yield
     except OSError as error:
-        raise _unwritable(path, error) from error
+        raise _unwritable(path, error, choose) from error
 
 
-def _unwritable(path: Path, error: OSError) -> InnervisionError:
+def _unwritable(path: Path, error: OSError, choose: str = "choose") -> InnervisionError:
     if error.errno in _NO_ROOM:
-        return InnervisionError(f"no room to write {path}: free some space, or choose another folder")
+        return InnervisionError(f"no room to write {path}: free some space, or {choose} another folder")
     why = error.strerror or str(error)
-    return InnervisionError(f"cannot write {path}: {why}; choose a folder that you may write to")
+    return InnervisionError(f"cannot write {path}: {why}; {choose} a folder that you may write to")
 
 
 def checksum(path: Path | str, kind: Literal["sha256", "md5"] = "sha256") -> str:

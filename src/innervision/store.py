@@ -26,7 +26,12 @@ __all__ = ["Progress", "atomic", "checksum", "download", "fetch", "home", "offli
 def home() -> Path:
     """Return the folder for fetched files: $INNERVISION_HOME, else in the system's cache folder."""
     chosen = os.environ.get("INNERVISION_HOME")
-    return Path(chosen).expanduser() if chosen else platformdirs.user_cache_path("innervision")
+    if not chosen:
+        return platformdirs.user_cache_path("innervision")
+    try:
+        return Path(chosen).expanduser()
+    except RuntimeError as error:  # ~NAME
+        raise Invalid(f"INNERVISION_HOME is {chosen!r}, and there is no such user: name a folder") from error
 
 
 def offline() -> bool:
@@ -57,7 +62,9 @@ def download(
     if bool(sha256) == bool(md5):
         raise Invalid(f"fetching {url} needs one checksum, sha256 or md5")
     kind: Literal["sha256", "md5"] = "sha256" if sha256 else "md5"
-    source = Source(url, Path(path), kind, (sha256 or md5).lower(), size, timeout)
+    path = Path(path)
+    choose = "set INNERVISION_HOME to" if path.is_relative_to(home()) else "choose"
+    source = Source(url, path, kind, (sha256 or md5).lower(), size, timeout, choose)
     if not re.fullmatch("[0-9a-f]{8,64}", source.digest):
         raise Invalid(f"{source.digest!r} is no {kind}: at least its first 8 hexadecimal digits are needed")
     return _download(source)
@@ -79,17 +86,19 @@ def fetch(
 
 
 def _download(source: Source) -> Iterator[Progress]:
-    if source.is_right(source.path):
+    with disk(source.path, source.choose):  # a folder that may not be looked into
+        there = source.is_right(source.path)
+    if there:
         size = source.path.stat().st_size
         yield Progress(size, size)
         return
     if offline():
         lack = f"{source.path.name} is not on this machine and INNERVISION_OFFLINE is set"
         raise WeightsMissing(f"{lack}: {source.by_hand()}")
-    with disk(source.path):
+    with disk(source.path, source.choose):
         source.path.parent.mkdir(parents=True, exist_ok=True)
     lock_path = source.path.with_name(source.path.name + ".lock")
-    while (lock := _lock(lock_path)) is None:
+    while (lock := _lock(lock_path, source.choose)) is None:
         yield Progress(size_of(source.part), source.size)
         time.sleep(0.2)
     try:
@@ -102,9 +111,9 @@ def _download(source: Source) -> Iterator[Progress]:
         lock.close()
 
 
-def _lock(path: Path) -> IO[bytes] | None:
+def _lock(path: Path, choose: str) -> IO[bytes] | None:
     """Return the locked file, or None where another holds it; the system lets go of it if we die."""
-    with disk(path):
+    with disk(path, choose):
         file = path.open("ab")
     try:
         claim(file)
@@ -129,7 +138,7 @@ def _check(source: Source) -> None:
             f"{source.url} is not the expected file: {source.kind} {source.digest} expected, {found} found "
             f"({size:,} bytes, thrown away); try again, or {source.by_hand()}"
         )
-    with disk(source.path):
+    with disk(source.path, source.choose):
         with source.part.open("rb+") as file:
             os.fsync(file.fileno())
         source.part.replace(source.path)
