@@ -100,6 +100,32 @@ class Careful(nn.Module):
         return self.act(self.second(y))
 
 
+class Keeping(nn.Module):
+    """Keeps what it has answered, and a table of five sides."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.conv = nn.Conv2d(3, 4, 3)
+        self.register_buffer("table", torch.ones(1, 1, 1, 1, 2))
+
+    def forward(self, x: Tensor) -> Tensor:
+        self.last = self.conv(x)
+        return self.last
+
+
+class Closed(nn.Module):
+    """Looks in inference mode of its own, and overwrites there."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.conv = nn.Conv2d(3, 4, 3)
+        self.after = nn.Identity()
+
+    @torch.inference_mode()
+    def forward(self, x: Tensor) -> Tensor:
+        return self.after(F.relu_(self.conv(x)))
+
+
 @pytest.fixture(autouse=True)
 def _seed() -> Iterator[None]:
     with torch.random.fork_rng():
@@ -243,6 +269,16 @@ def test_inference_mode_does_not_hide_an_overwrite() -> None:
         torch.testing.assert_close(found[name], value, rtol=0, atol=1e-6)
 
 
+def test_a_guest_in_inference_mode_of_its_own() -> None:
+    net = wrap(Closed())
+    assert isinstance(net.module, Closed)
+    conv = net.module.conv(picture()).detach()
+    for _ in range(2):
+        found = net.features(picture().requires_grad_(), ["conv", "after"])
+        torch.testing.assert_close(found, {"conv": conv, "after": conv.relu()}, rtol=0, atol=1e-6)
+        assert not any(value.is_inference() or value.requires_grad for value in found.values())
+
+
 def test_a_shared_module_gives_its_first_call_whatever_else_is_wanted() -> None:
     net = wrap(Careful())
     m, x = net.module, picture()
@@ -261,6 +297,18 @@ def test_one_relu_in_many_places_of_a_sequence(frozen: bool) -> None:
     expected = F.avg_pool2d(conv(conv(picture()).relu()).relu(), 2)
     torch.testing.assert_close(net.features(picture(), ["4"])["4"], expected)
     torch.testing.assert_close(net.features(picture(), ["3", "4"])["3"], conv(picture()).relu())
+
+
+def test_what_was_compiled_and_run_hears_the_hooks_all_the_same() -> None:
+    part = nn.Sequential(nn.Conv2d(3, 3, 1), nn.ReLU(), nn.Conv2d(3, 3, 1))
+    net = wrap(nn.Sequential(torch.compile(part, backend="eager"), nn.Flatten()))
+    image = picture()
+    whole = net(image)
+    with ran(part) as calls:
+        found = net.features(image, ["0._orig_mod.1"])["0._orig_mod.1"]
+    assert calls == ["0", "1"]
+    torch.testing.assert_close(found, part[0](image).relu())
+    torch.testing.assert_close(net(image), whole)
 
 
 def test_a_guest_that_catches_everything_still_ends_early() -> None:
@@ -465,6 +513,8 @@ def test_an_unknown_layer_suggests_near_ones() -> None:
         net.features(picture(), ["conv_2"])
     assert net.check(["conv1", "norm"]) == ("conv1", "norm")
     assert net.check("conv1") == ("conv1",)
+    with pytest.raises(Invalid, match=r"no layer 1 in sequential, which has 0, 1\. Did you mean '1'"):
+        wrap(nn.Sequential(nn.ReLU(), nn.ReLU())).check([1])  # type: ignore[list-item]
 
 
 def test_the_network_says_what_it_is() -> None:
@@ -508,6 +558,9 @@ def test_wrap_and_features_refuse_what_they_cannot_use() -> None:
         wrap(F.relu)
     with pytest.raises(Invalid, match="a value a channel"):
         wrap(Named(), mean=(0.5,))
+    with pytest.raises(Invalid, match="a mean and a std above 0"):
+        wrap(Named(), std=(0.5, 0.5, float("nan")))
+    assert wrap(Named(), std=torch.full((3,), 0.5)).preprocessing.std == (0.5,) * 3  # type: ignore[arg-type]
     with pytest.raises(Invalid, match=r"sRGB in 0..1, not torch.uint8: divide by 255"):
         wrap(Named()).features(torch.zeros(1, 3, 8, 8, dtype=torch.uint8), ["conv1"])
     with pytest.raises(Invalid, match=r"shape \(n, 3, height, width\), not \(3, 8, 8\)"):
@@ -537,6 +590,22 @@ def test_frozen_is_a_copy_without_gradients() -> None:
     image = picture().requires_grad_()
     cold.features(image, ["conv3"])["conv3"].float().sum().backward()
     assert image.grad is not None and image.grad.dtype == torch.float32 and image.grad.any()
+
+
+def test_frozen_takes_guests_that_keep_what_they_computed() -> None:
+    net = wrap(Keeping())
+    found = net.features(picture().requires_grad_(), ["conv"])["conv"]
+    net(picture().requires_grad_())
+    assert isinstance(net.module, Keeping) and net.module.last.grad_fn
+    cold = net.frozen()
+    torch.testing.assert_close(cold.features(picture(), ["conv"])["conv"], found)
+    assert cold.module.conv.weight.is_contiguous(memory_format=torch.channels_last)
+    assert net.module.last.grad_fn
+    lazy = nn.LazyConv2d(2, 1)
+    with pytest.raises(Invalid, match="size is not known yet: show it a picture once"):
+        wrap(lazy).frozen()
+    lazy(picture())
+    assert not wrap(lazy).frozen().module.weight.requires_grad
 
 
 def test_new_weights_are_seen_by_a_chain_made_before() -> None:
@@ -610,6 +679,21 @@ def test_load_takes_a_file_of_its_own(tmp_path: Path, name: str, classes: int | 
     torch.testing.assert_close(net.module.state_dict(), module.state_dict(), rtol=0, atol=0)
     side = 28 if name == "lenet5" else 64
     assert net(picture(1, 3, side, side)).shape == (1, classes or (10 if name == "lenet5" else 1000))
+
+
+@pytest.mark.parametrize("classes", [None, 7])
+@pytest.mark.parametrize("prefix", ["", "module."])
+def test_load_takes_torchvisions_names_in_whatever_order(
+    tmp_path: Path, classes: int | None, prefix: str
+) -> None:
+    """safetensors sorts names: classifier.1 comes first, and features.9 after features.12."""
+    module = nets.build("squeezenet1_1", classes=classes, generator=torch.Generator().manual_seed(3))
+    state = {}
+    for place, (_, layer) in enumerate(module.named_children()):
+        where = f"features.{place}" if place < 13 else f"classifier.{place - 13}"
+        state |= {f"{prefix}{where}.{part}": t for part, t in layer.state_dict().items()}
+    net = network.load("squeezenet1_1", weights_file=weights.save(state, tmp_path / "theirs"))
+    torch.testing.assert_close(net.module.state_dict(), module.state_dict(), rtol=0, atol=0)
 
 
 def test_load_takes_a_base_and_refuses_a_part(tmp_path: Path) -> None:

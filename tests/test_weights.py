@@ -3,6 +3,7 @@ published layout of Keras's files written by hand with h5py."""
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import importlib.util
 import os
@@ -285,12 +286,18 @@ def write_clustered(path: Path, tensors: dict[str, Tensor]) -> None:
         np.savez(file, **arrays)
 
 
+def prefixed(prefix: str, tensors: dict[str, Tensor]) -> dict[str, Tensor]:
+    return {f"{prefix}{name}": tensor for name, tensor in tensors.items()}
+
+
 WRITERS = {
     "safetensors": lambda path, state: weights.save(state, path),
     "torch": lambda path, state: torch.save(state, path),
     "torch before 1.6": lambda path, state: torch.save(state, path, _use_new_zipfile_serialization=False),
     "wrapped": lambda path, state: torch.save({"epoch": 3, "state_dict": state}, path),
-    "parallel": lambda path, state: torch.save({"model": {f"module.{n}": t for n, t in state.items()}}, path),
+    "parallel": lambda path, state: torch.save({"model": prefixed("module.", state)}, path),
+    "compiled, parallel": lambda path, state: torch.save(prefixed("_orig_mod.module.", state), path),
+    "parallel safetensors": lambda path, state: weights.save(prefixed("module.", state), path),
     "npz": write_npz,
     "clustered": write_clustered,
 }
@@ -323,6 +330,30 @@ def test_half_precision_is_widened(tmp_path: Path) -> None:
     for name, tensor in target.state_dict().items():
         assert tensor.dtype == torch.float32
         assert torch.equal(tensor, source.state_dict()[name].half().float())
+
+
+def test_other_kinds_of_numbers_are_cast_and_must_stay_finite(tmp_path: Path) -> None:
+    state = seeded().state_dict()
+    for kind in (torch.bfloat16, torch.float64, torch.float8_e4m3fn):
+        torch.save({n: t.to(kind) for n, t in state.items()}, tmp_path / "w.pth")
+        target = seeded(seed=1)
+        load(target, tmp_path / "w.pth", strict=True)
+        assert torch.equal(target.fc8.weight, state["fc8.weight"].to(kind).float())
+    state["fc8.bias"][1] = 1e6
+    torch.save(state, tmp_path / "w.pth")
+    with pytest.raises(WeightsUnfit, match=r"values too large for torch\.float16 in fc8\.bias"):
+        load(seeded().half(), tmp_path / "w.pth")
+
+
+def test_a_wrapped_module_takes_plain_weights_and_its_own(tmp_path: Path) -> None:
+    """Its own names all begin with "module.", plain ones do not: both are taken."""
+    source, target = seeded(), nn.DataParallel(seeded(seed=1))
+    for state in (source.state_dict(), prefixed("module.", source.state_dict())):
+        with torch.no_grad():
+            target.module.fc8.weight.zero_()
+        report = load(target, weights.save(state, tmp_path / "w"), strict=True)
+        assert report.matched == tuple(target.state_dict())
+        assert torch.equal(target.module.fc8.weight, source.fc8.weight)
 
 
 def test_our_weights_go_into_a_guest_with_other_names(tmp_path: Path, image: Tensor) -> None:
@@ -596,6 +627,8 @@ def test_a_file_cut_off_is_refused(tmp_path: Path, writer: str) -> None:
         (b"", "it is empty"),
         (b"\n<!DOCTYPE html><html>404</html>", "a web page"),
         (b"version https://git-lfs.github.com/spec/v1\noid sha256:0", "Git LFS pointer"),
+        (b"storages".ljust(257, b"\0") + b"ustar\0" + b"\0" * 400, "tar or gzip archive: unpack it"),
+        (b"\x1f\x8b\x08\0", "tar or gzip archive: unpack it"),
         (b"\xff\xd8\xff\xe0 a photograph", "none of safetensors"),
     ],
 )
@@ -643,6 +676,25 @@ def test_save_keeps_metadata_and_ties(tmp_path: Path) -> None:
     assert ("0.bias", (3,), "float32") in found.tensors
     assert found.sha256 == hashlib.sha256(path.read_bytes()).hexdigest()
     assert sorted(p.name for p in path.parent.iterdir()) == ["w.safetensors"]
+
+
+def test_inspecting_counts_parameters_as_networks_are_counted(tmp_path: Path) -> None:
+    net = nn.Sequential(nn.Conv2d(3, 4, 3), nn.BatchNorm2d(4))
+    torch.save(net.state_dict(), tmp_path / "w.pth")
+    found = weights.inspect(tmp_path / "w.pth")
+    assert found.parameters == sum(p.numel() for p in net.parameters()) == 120
+    assert len(found.tensors) == 7
+
+
+def test_a_file_that_may_not_be_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(*_: object, **__: object) -> None:
+        raise PermissionError(errno.EACCES, "Permission denied")
+
+    path = weights.save(seeded(), tmp_path / "w")
+    monkeypatch.setattr(Path, "open", refuse)
+    for look in (read_state, weights.identify):
+        with pytest.raises(WeightsUnfit, match="read: Permission denied"):
+            look(path)
 
 
 # --- real files ---
@@ -701,3 +753,4 @@ def test_efficientnet_file_of_the_package() -> None:
     found = weights.inspect(weights.locate(card))
     assert found.card == card
     assert found.tensors[0] == ("_conv_stem.weight", (32, 3, 3, 3), "float32")
+    assert found.parameters == 4_652_008  # without the running means and variances

@@ -66,7 +66,7 @@ def unknown(kind: str, name: str, allowed: Iterable[str], *, of: str = "") -> In
     """
     names = list(allowed)
     shown = names if len(names) <= 24 else [*names[:10], "…", *names[-10:]]
-    near = difflib.get_close_matches(name, names, n=2, cutoff=0.5)
+    near = difflib.get_close_matches(str(name), names, n=2, cutoff=0.5)
     hint = f" Did you mean {' or '.join(repr(n) for n in near)}?" if near else ""
     where = f" in {of}, which has" if of else "; there are"
     return Invalid(f"no {kind} {name!r}{where} {', '.join(shown)}.{hint}")

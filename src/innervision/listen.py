@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 from collections.abc import Callable, Iterator
 
+import torch
 from torch import Tensor, nn
 
 from innervision.errors import Invalid
@@ -45,19 +46,22 @@ def _once(
                     f"layer {name!r} answers {type(output).__name__}, no tensor: take one within or after it"
                 )
             # A fragile answer is kept in a tensor of our own, on the way to what follows (so that a gradient
-            # to it exists), and the pass goes on with a copy.
-            kept[name] = output.clone() if name in fragile else output
+            # to it exists), and the pass goes on with a copy. No version tells of the guest's own inference
+            # mode what is overwritten, and no gradient passes: a copy is kept, beside the way.
+            aside = output.is_inference()
+            with torch.inference_mode(False) if aside else contextlib.nullcontext():
+                kept[name] = output.clone() if aside or name in fragile else output
             versions[name] = kept[name]._version
             if len(kept) == len(wanted):
                 raise _Enough
-            return kept[name].clone() if name in fragile else None
+            return kept[name].clone() if name in fragile and not aside else None
 
         return hook
 
     named = dict(module.named_modules(remove_duplicate=False))
     handles = [named[name].register_forward_hook(keep(name)) for name in wanted]
     try:
-        with contextlib.suppress(_Enough):
+        with contextlib.suppress(_Enough), _uncompiled(module):
             module(x)
     finally:
         for handle in handles:
@@ -65,12 +69,19 @@ def _once(
     return kept, versions
 
 
+def _uncompiled(module: nn.Module) -> contextlib.AbstractContextManager[object]:
+    """Have what is compiled run as it was written: compiled before, it would not hear the hooks."""
+    compiled = any("_orig_mod" in m._modules or m._compiled_call_impl is not None for m in module.modules())
+    stance = getattr(torch.compiler, "set_stance", None)  # of torch 2.6
+    return stance("force_eager") if compiled and stance else contextlib.nullcontext()
+
+
 @contextlib.contextmanager
 def evaluating(module: nn.Module) -> Iterator[None]:
     """Put a module and its parts into evaluation mode and give every train flag back."""
     flags = [(m, m.training) for m in module.modules()]
-    module.eval()
     try:
+        module.eval()
         yield
     finally:
         for part, training in flags:

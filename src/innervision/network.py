@@ -14,6 +14,7 @@ from pathlib import Path
 
 import torch
 from torch import Tensor, nn
+from torch.nn.parameter import is_lazy
 
 from innervision import models, nets, weights
 from innervision.chain import Chain, Kernel, altered, chain_of
@@ -123,8 +124,15 @@ class Network:
 
         Gradients to the image stay: this is the network to look through, not to train.
         """
-        module = copy.deepcopy(self.module).requires_grad_(False).eval()
-        module = module.to(dtype=dtype).to(memory_format=torch.channels_last)  # pyright: ignore[reportCallIssue]
+        if any(map(is_lazy, self.module.parameters())):
+            raise Invalid(
+                f"{self.name} has layers whose size is not known yet: show it a picture once, net(image)"
+            )
+        module = copy.deepcopy(self.module, _computed(self.module))
+        module = module.requires_grad_(False).eval().to(dtype=dtype)
+        for values in (*module.parameters(), *module.buffers()):
+            if values.ndim == 4:  # module.to() would ask it of five sides too, and fail
+                values.data = values.data.contiguous(memory_format=torch.channels_last)
         return self.around(module)
 
     def upto(self, layers: Iterable[str]) -> Network:
@@ -169,6 +177,12 @@ class Network:
         return chain_of(self.module, wanted, self._kernels)
 
 
+def _computed(module: nn.Module) -> dict[int, Tensor]:
+    """Return deepcopy's memo for what a module keeps that it computed, as weight_norm() does: copies."""
+    kept = (value for part in module.modules() for value in vars(part).values() if isinstance(value, Tensor))
+    return {id(value): value.detach().clone() for value in kept if not value.is_leaf}
+
+
 def wrap(
     module: nn.Module,
     *,
@@ -188,7 +202,7 @@ def wrap(
     """
     if not isinstance(module, nn.Module):  # pyright: ignore[reportUnnecessaryIsInstance]
         raise Invalid(f"wrap() takes a torch.nn.Module, not {type(module).__name__}")
-    pre = Preprocessing(mean=tuple(mean), std=tuple(std), range=range, order=order)
+    pre = Preprocessing(tuple(map(float, mean)), tuple(map(float, std)), range=range, order=order)
     name = name or type(module).__name__.lower()
     return Network(module, name=name, preprocessing=pre, classes=classes, input_size=input_size)
 
@@ -214,13 +228,14 @@ def load(
     Raises WeightsMissing, saying how to get them, when the weights are not on this machine, and
     WeightsUnfit for a file that leaves a layer out, has one too many, or belongs to another network.
     """
+    mean, std = (None if given is None else tuple(map(float, given)) for given in (mean, std))
     path = None if weights_file is None else Path(weights_file)
     if path is not None and not path.is_file():
         raise WeightsMissing(f"no weights file {str(path)!r}")
     folder = None if name in nets.NETS else models.find(name)
     if folder is not None:
         opened = load_folder(folder, weights_file=path, pooling=pooling)
-        chosen = {"mean": mean and tuple(mean), "std": std and tuple(std), "range": range, "order": order}
+        chosen = {"mean": mean, "std": std, "range": range, "order": order}
         given = {field: value for field, value in chosen.items() if value is not None}
         opened.preprocessing = replace(opened.preprocessing, **given)
         return opened
@@ -236,8 +251,8 @@ def load(
     channels = len(mean or std or (0.0,) * (nets.NETS[name].channels if name in nets.NETS else 3))
     usual = card.preprocessing if card else Preprocessing((0.0,) * channels, (1.0,) * channels)
     pre = Preprocessing(
-        mean=usual.mean if mean is None else tuple(mean),
-        std=usual.std if std is None else tuple(std),
+        mean=usual.mean if mean is None else mean,
+        std=usual.std if std is None else std,
         range=usual.range if range is None else range,
         order=usual.order if order is None else order,
     )
@@ -304,7 +319,8 @@ def _of_the_house(
 
 def _classifier(name: str, path: Path) -> tuple[bool, int | None]:
     """Tell whether a file of a net's weights has its classifier too, and of how many classes."""
-    matrices = {n: t for n, t in weights.read_state(path).tensors.items() if t.ndim > 1}
+    tensors = weights.ordered(weights.read_state(path).tensors)
+    matrices = {n: t for n, t in tensors.items() if t.ndim > 1}
     base, full = (
         [n for n, t in nets.build(name, top=top, device="meta").state_dict().items() if t.ndim > 1]
         for top in (False, True)

@@ -13,7 +13,7 @@ from innervision.weights.cards import (
     locate,
 )
 from innervision.weights.formats import Inspection, State, inspect, read_state, save
-from innervision.weights.loading import LoadReport, load
+from innervision.weights.loading import LoadReport, load, ordered
 
 __all__ = [
     "WEIGHTS",
@@ -29,6 +29,7 @@ __all__ = [
     "inspect",
     "load",
     "locate",
+    "ordered",
     "read_state",
     "save",
 ]

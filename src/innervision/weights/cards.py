@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import functools
 import importlib.util
+import math
 from collections.abc import Iterator, Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from types import MappingProxyType
@@ -14,7 +16,7 @@ import torch
 from torch import Tensor
 
 from innervision import store
-from innervision.errors import Invalid, WeightsMissing
+from innervision.errors import Invalid, WeightsMissing, WeightsUnfit
 
 Order = Literal["RGB", "BGR"]
 Format = Literal["clustered", "torchvision", "keras", "safetensors"]
@@ -36,10 +38,11 @@ class Preprocessing:
     def __post_init__(self) -> None:
         if len(self.mean) != len(self.std) or len(self.mean) not in (1, 3):
             raise Invalid(f"mean {self.mean} and std {self.std} need a value a channel, 1 or 3 of each")
-        if self.order not in ("RGB", "BGR") or self.range not in (1, 255) or min(self.std) <= 0:
+        finite = all(map(math.isfinite, (*self.mean, *self.std)))
+        if self.order not in ("RGB", "BGR") or self.range not in (1, 255) or not finite or min(self.std) <= 0:
             raise Invalid(
-                f"preprocessing wants order RGB or BGR, range 1 or 255 and std above 0, "
-                f"not {self.order!r}, {self.range!r}, {self.std}"
+                f"preprocessing wants order RGB or BGR, range 1 or 255, a mean and a std above 0, "
+                f"not {self.order!r}, {self.range!r}, {self.mean}, {self.std}"
             )
 
     def __call__(self, image: Tensor) -> Tensor:
@@ -210,8 +213,9 @@ def locate(card: WeightCard) -> Path:
             )
         return path
     path = _cached(card)
-    if path.is_file():
-        return path
+    with suppress(PermissionError):  # a folder that may not be looked into
+        if path.is_file():
+            return path
     raise WeightsMissing(
         f"the weights {card.name} are not on this machine: innervision weights fetch {card.name}, "
         f"or save {card.url} as {path}"
@@ -244,10 +248,13 @@ def _cached(card: WeightCard) -> Path:
 
 
 def identify(path: Path | str) -> WeightCard | None:
-    """Return the card whose checksum a file has, if any."""
+    """Return the card whose checksum a file has, if any; WeightsUnfit for a file that may not be read."""
     kinds: tuple[Literal["sha256", "md5"], ...] = ("sha256", "md5")
     for kind in kinds:
-        found = store.checksum(path, kind)
+        try:
+            found = store.checksum(path, kind)
+        except OSError as error:
+            raise WeightsUnfit(f"{path} cannot be read: {error.strerror or error}") from error
         for card in WEIGHTS.values():
             stated = getattr(card, kind)
             if stated and found.startswith(stated):

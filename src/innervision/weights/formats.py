@@ -33,10 +33,11 @@ Kind = Literal["safetensors", "torch", "keras", "clustered", "npz"]
 _HDF5 = b"\x89HDF\r\n\x1a\n"
 _WRAPPERS = ("state_dict", "model_state_dict", "model", "net", "params")
 _DAMAGED = (  # what the readers raise at bytes that make no sense
-    *(OSError, EOFError, LookupError, ValueError, TypeError, RuntimeError, struct.error, zlib.error),
+    *(OSError, EOFError, LookupError, ValueError, TypeError, RuntimeError, ArithmeticError),
+    *(AttributeError, AssertionError, struct.error, zlib.error),
     *(pickle.UnpicklingError, safetensors.SafetensorError, zipfile.BadZipFile),
 )
-_PREFIXES = ("module.", "_orig_mod.")  # put before every name by DataParallel and by torch.compile
+_NO_PARAMETERS = ("running_mean", "running_var", "num_batches_tracked")  # what batch norm counts for itself
 
 
 @dataclass(frozen=True)
@@ -56,7 +57,7 @@ class Inspection:
     path: Path
     kind: Kind
     tensors: tuple[tuple[str, tuple[int, ...], str], ...]  # name, shape, dtype
-    parameters: int
+    parameters: int  # as networks are counted: without batch norm's running means, variances and counters
     metadata: Mapping[str, str]
     card: WeightCard | None
     sha256: str
@@ -70,7 +71,11 @@ def inspect(path: Path | str) -> Inspection:
         path=path,
         kind=state.kind,
         tensors=tuple((name, tuple(t.shape), f"{t.dtype}"[6:]) for name, t in state.tensors.items()),
-        parameters=sum(tensor.numel() for tensor in state.tensors.values()),
+        parameters=sum(
+            tensor.numel()
+            for name, tensor in state.tensors.items()
+            if name.rpartition(".")[2] not in _NO_PARAMETERS
+        ),
         metadata=state.metadata,
         card=identify(path),
         sha256=store.sha256(path),
@@ -101,6 +106,8 @@ def read_state(path: Path | str) -> State:
     readers = {"safetensors": _safetensors, "torch": _torch, "keras": _keras, "npz": _npz}
     try:
         state = readers[_recognise(path)](path)
+    except PermissionError as error:
+        raise WeightsUnfit(f"{path} may not be read: {error.strerror}") from error
     except _DAMAGED as error:
         why = str(error).partition("\n")[0] or type(error).__name__
         raise WeightsUnfit(f"{path} cannot be read: damaged or cut off? ({why}) Fetch it again") from error
@@ -123,6 +130,8 @@ def _recognise(path: Path) -> Literal["safetensors", "torch", "keras", "npz"]:
         return "safetensors"
     if not head:
         what = "empty"
+    elif head[257:262] == b"ustar" or head.startswith(b"\x1f\x8b"):
+        what = "a tar or gzip archive: unpack it (what torch wrote as tar before 2017 must be saved anew)"
     elif head.startswith(b"version https://git-lfs"):
         what = "a Git LFS pointer, not the file itself: run git lfs pull"
     elif re.match(rb"\s*<(!doctype|html|\?xml)", head, re.IGNORECASE):
@@ -170,11 +179,7 @@ def _unwrap(content: object) -> dict[str, Tensor]:
     for key in _WRAPPERS:
         if isinstance(content.get(key), Mapping):
             return _unwrap(content[key])
-    tensors = {str(name): value.detach() for name, value in content.items() if isinstance(value, Tensor)}
-    for prefix in _PREFIXES:
-        if tensors and all(name.startswith(prefix) for name in tensors):
-            tensors = {name.removeprefix(prefix): tensor for name, tensor in tensors.items()}
-    return tensors
+    return {str(name): value.detach() for name, value in content.items() if isinstance(value, Tensor)}
 
 
 def _npz(path: Path) -> State:

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import torch
@@ -17,6 +17,7 @@ from innervision.weights.formats import Kind, State, read_state
 
 _KERAS_VGG = {"fc1": "fc6", "fc2": "fc7", "predictions": "fc8"}
 _COUNTER = "num_batches_tracked"  # of batch norm; absent from many files and never wanted
+_PREFIXES = ("module.", "_orig_mod.")  # put before every name by DataParallel and by torch.compile
 _FIRST = 3  # names shown of a list
 
 
@@ -60,14 +61,15 @@ def load(
     if it is a published Keras file, and RGB otherwise.
 
     The module is changed only when all is well; values are cast to its dtype and device. Raises WeightsUnfit
-    when nothing matches, when a value to be copied is NaN or infinite, and with `strict` when anything in the
-    file is left over or anything in the module is left out. See `read_state` for damaged files.
+    when nothing matches, when a value to be copied is NaN or infinite (or becomes so in the module's dtype),
+    and with `strict` when anything in the file is left over or anything in the module is left out. See
+    `read_state` for damaged files.
     """
     path = Path(path)
     state = read_state(path)
     target = {name: value for name, value in module.state_dict().items() if isinstance(value, Tensor)}
-    pairs = _by_name(state, target) if by_name else {}
-    pairs = pairs or _in_order(state, target, path)
+    pairs = _by_name(state.tensors, target) if by_name else {}
+    pairs = pairs or _by_short_name(state, target, path, by_name=by_name)
 
     skipped = {
         name: "no such layer" for name in state.tensors if name not in pairs and not name.endswith(_COUNTER)
@@ -108,10 +110,11 @@ def _accept(
         ]
         raise WeightsUnfit(f"{path} does not fit exactly: {_some(faults, '; ')}")
     for name, tensor in found.items():
-        if not torch.isfinite(tensor).all():
-            raise WeightsUnfit(
-                f"{path} holds NaN or infinite values in {name}: fetch it again, or another file"
-            )
+        kind = target[name].dtype
+        if not torch.isfinite(tensor.to(kind)).all():
+            here = torch.isfinite(tensor.double()).all()
+            what = f"values too large for {kind}" if here else "NaN or infinite values"
+            raise WeightsUnfit(f"{path} holds {what} in {name}: fetch it again, or another file")
 
 
 def _unfit(path: Path, state: State, target: Mapping[str, Tensor], why: str) -> WeightsUnfit:
@@ -128,13 +131,33 @@ def _some(names: list[str], mark: str = ", ") -> str:
     return mark.join(names[:_FIRST]) + (f"{mark}… ({len(names)} in all)" if len(names) > _FIRST else "")
 
 
-def _by_name(state: State, target: Mapping[str, Tensor]) -> dict[str, str]:
+def _by_short_name(
+    state: State, target: Mapping[str, Tensor], path: Path, *, by_name: bool
+) -> dict[str, str]:
+    """Pair names without what stands before all of them, in the file or the module; else layers in order."""
+    theirs, ours = _short(state.tensors), _short(target)
+    file = {name: state.tensors[full] for name, full in theirs.items()}
+    own = {name: target[full] for name, full in ours.items()}
+    pairs = _by_name(file, own) if by_name else {}
+    pairs = pairs or _in_order(replace(state, tensors=file), own, path)
+    return {theirs[name]: ours[other] for name, other in pairs.items()}
+
+
+def _short(names: Iterable[str]) -> dict[str, str]:
+    """Return short name -> full name: without what a wrapper has put before every one."""
+    found = {name: name for name in names}
+    while prefix := next((p for p in _PREFIXES if found and all(name.startswith(p) for name in found)), ""):
+        found = {name.removeprefix(prefix): full for name, full in found.items()}
+    return found
+
+
+def _by_name(tensors: Mapping[str, Tensor], target: Mapping[str, Tensor]) -> dict[str, str]:
     """Pair the file's names with the module's: the same, or those its publisher's stand for."""
-    if "_conv_stem.weight" in state.tensors and "stem.conv.weight" in target:
-        ours = zip(state.tensors, efficientnet_lite.from_published(state.tensors), strict=True)
+    if "_conv_stem.weight" in tensors and "stem.conv.weight" in target:
+        ours = zip(tensors, efficientnet_lite.from_published(tensors), strict=True)
         return {theirs: name for theirs, name in ours if name in target}
     pairs = {}
-    for name in state.tensors:
+    for name in tensors:
         layer, _, part = name.rpartition(".")
         last = layer.rpartition("/")[2]
         block = re.fullmatch(r"block(\d+)_conv(\d+)", last)
@@ -148,10 +171,8 @@ def _by_name(state: State, target: Mapping[str, Tensor]) -> dict[str, str]:
 
 def _in_order(state: State, target: Mapping[str, Tensor], path: Path) -> dict[str, str]:
     """Pair the n-th layer of the file with the module's n-th; shapes may differ in the classifier only."""
-    theirs, ours = _layers(state.tensors), _layers(target)
-    if all(re.match(r"(features|classifier)\.\d+", layer) for layer in theirs):
-        theirs = dict(sorted(theirs.items(), key=lambda item: _torchvision_place(item[0])))
-    elif state.kind == "safetensors":  # which sorts its names
+    theirs, ours = _layers(ordered(state.tensors)), _layers(target)
+    if state.kind == "safetensors" and not _numbered(state.tensors):  # it sorts its names
         raise _unfit(path, state, target, "no name agrees, and safetensors keeps no order")
     flat = [any(target[name].ndim == 2 for name in parts.values()) for parts in ours.values()]
     head = flat.index(True) if True in flat else len(ours) - 1  # a network without dense layers: its last
@@ -177,10 +198,20 @@ def _layers(tensors: Mapping[str, Tensor]) -> dict[str, dict[str, str]]:
     return layers
 
 
-def _torchvision_place(layer: str) -> tuple[bool, int, bool, str]:
-    """Sort key: features.3.squeeze, features.3.expand1x1, …, features.10, classifier.1."""
-    section, number, *rest = layer.split(".")
-    return section == "classifier", int(number), rest != ["squeeze"], ".".join(rest)
+def ordered(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """Return a file's tensors by short names, in their layers' order where torchvision's numbers tell it."""
+    short = {name: tensors[full] for name, full in _short(tensors).items()}
+    return dict(sorted(short.items(), key=_torchvision_place)) if _numbered(short) else short
+
+
+def _numbered(names: Iterable[str]) -> bool:
+    return all(re.match(r"(features|classifier)\.\d+\.", name) for name in names)
+
+
+def _torchvision_place(item: tuple[str, Tensor]) -> tuple[bool, int, bool, str]:
+    """Sort key: features.3.squeeze.bias, features.3.expand1x1.bias, …, features.10.bias, classifier.1.…"""
+    section, number, *rest = item[0].split(".")
+    return section == "classifier", int(number), rest[0] != "squeeze", ".".join(rest)
 
 
 def _turn(
