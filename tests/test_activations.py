@@ -9,7 +9,7 @@ from torch import nn
 
 from innervision.errors import Invalid
 from innervision.network import Network, wrap
-from innervision.see.activations import answers, sheet
+from innervision.see.activations import answers, nonlinearities, sheet
 
 
 def known() -> Network:
@@ -76,3 +76,16 @@ def test_what_cannot_be_shown_is_refused() -> None:
         answers(flat, light_left())
     with pytest.raises(Invalid, match="a sheet shows"):
         answers(flat, light_left(), ["1"])
+
+
+def test_nonlinearities_stand_for_relus_where_there_are_none() -> None:
+    def net(*kinds: nn.Module) -> tuple[str, ...]:
+        return nonlinearities(wrap(nn.Sequential(*kinds)))
+
+    conv, full = nn.Conv2d(3, 3, 1), nn.Linear(3, 3)
+    assert net(conv, nn.GELU(), nn.ReLU(), full, nn.ReLU()) == ("2",)
+    assert net(conv, nn.GELU(), nn.Sigmoid(), nn.SiLU(), full, nn.Tanh()) == ("1", "3")
+    assert net(conv, nn.Sigmoid(), full) == ("1",)
+    assert net(conv, full, nn.GELU(), nn.Linear(3, 3), nn.Tanh()) == ("2",)  # a transformer's blocks
+    assert net(conv, nn.MaxPool2d(2), full) == ("0",)
+    assert net(full) == ()

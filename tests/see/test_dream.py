@@ -16,7 +16,7 @@ from PIL import Image
 from torch import Tensor, nn
 
 from innervision.cli import cli
-from innervision.cli.dream import read_wishes
+from innervision.cli.dream import read_wishes, usual
 from innervision.errors import Diverged, Invalid
 from innervision.machine import choose_device
 from innervision.network import Network, wrap
@@ -352,6 +352,30 @@ def test_what_cannot_be_dreamt_is_refused_at_once() -> None:
     fixed = wrap(nn.Sequential(nn.Flatten(), nn.Linear(3 * 32 * 32, 2)))
     with pytest.raises(Invalid, match=r"cannot dream on 36 x 40 px .* another size"):
         list(dream(fixed, picture(dtype=torch.float32), [(Target("1"), 1.0)]))
+    known = wrap(fixed.module, input_size=32)
+    with pytest.raises(Invalid, match="made for squares of 32 px, so try --size 32 --octaves 1, or name"):
+        list(dream(known, picture(dtype=torch.float32), [(Target("1"), 1.0)]))
+    how = Octaves(count=1, steps=1, tile=32)
+    assert (
+        len(list(dream(known, picture(32, 32, dtype=torch.float32), [(Target("1"), 1.0)], octaves=how))) == 1
+    )
+
+
+def test_what_is_dreamt_of_unless_layers_are_named() -> None:
+    assert usual(seeded(Small)) == "relu1"
+    bends = [
+        nn.Conv2d(3, 4, 3),
+        nn.GELU(),
+        nn.Conv2d(4, 4, 3),
+        nn.SiLU(),
+        nn.Flatten(),
+        nn.Linear(4, 2),
+        nn.GELU(),
+    ]
+    assert usual(wrap(nn.Sequential(*bends))) == "3"
+    assert usual(wrap(nn.Sequential(nn.Conv2d(3, 4, 3), nn.Conv2d(4, 4, 3)))) == "1"
+    with pytest.raises(Invalid, match="name some of its --layers"):
+        usual(wrap(nn.Sequential(nn.Flatten(), nn.Linear(12, 2))))
 
 
 # The command

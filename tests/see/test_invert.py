@@ -147,6 +147,7 @@ def test_the_layers_meant() -> None:
     network = small()
     assert wanted(network, None) == ("relu1", "relu2")
     assert wanted(network, ["conv2", "conv1", "conv2"]) == ("conv2", "conv1")
+    assert wanted(linear(), None) == ("0",)
     assert every_layer(network) == ("conv1", "relu1", "pool1", "conv2", "relu2")
 
 
@@ -177,8 +178,8 @@ def test_what_cannot_be_inverted_is_refused_at_once() -> None:
         invert(network, image, ["relu9"])
     with pytest.raises(Invalid, match="at least 11 px"):
         invert(network, image[..., :8])
-    with pytest.raises(Invalid, match="no ReLU"):
-        invert(linear(), picture())
+    with pytest.raises(Invalid, match="neither nonlinearities nor Conv2d"):
+        invert(wrap(nn.Sequential(nn.Flatten(), nn.Linear(672, 2))), picture())
     silent = nn.Conv2d(3, 2, 1)
     nn.init.zeros_(silent.weight)
     nn.init.constant_(silent.bias, -1.0)
@@ -290,6 +291,29 @@ def test_the_command_leaves_sheet_curve_and_numbers(here: Path) -> None:
         assert kept.size == (32, 24)
 
 
+def test_no_layers_name_leads_out_of_the_folder(here: Path) -> None:
+    """A guest may call its parts as it likes: "/…" and "../…" too."""
+    names = ["../relu/1", str(here / "away"), "größe-2.b"]
+    (here / "mine.py").write_text(
+        "from torch import nn\n"
+        "def build():\n"
+        "    net = nn.Sequential()\n"
+        f"    net._modules.update(zip({names!r}, (nn.ReLU(), nn.ReLU(), nn.ReLU())))\n"
+        "    return net\n"
+    )
+    before = sorted(here.rglob("*"))
+    assert run("-o", "kept/here").exit_code == 0
+    assert list(rows(here / "kept/here")) == names
+    made = {each.name for each in (here / "kept/here").iterdir()} - {"run.json", "inversion.json"}
+    away = str(here / "away").replace("/", "%2F")
+    assert made == {"..%2Frelu%2F1.png", f"{away}.png", "größe-2.b.png", "sheet.png", "curve.png"}
+    assert {each for each in here.rglob("*") if here / "kept" not in (each, *each.parents)} <= {
+        *before, here / "__pycache__", *(here / "__pycache__").glob("*")
+    }  # fmt: skip
+    again = run("-o", "kept/here")
+    assert again.exit_code == 0 and "3 of 3 layers are there already" in again.output
+
+
 def test_what_is_done_is_not_done_again(here: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     began: list[str] = []
 
@@ -334,6 +358,7 @@ def test_ctrl_c_keeps_the_layers_so_far(here: Path, monkeypatch: pytest.MonkeyPa
         (("--steps", "0"), "0 steps"),
         (("--size", "8"), "at least 11 px"),
         (("-o", "mine.py"), "mine.py"),
+        (("--layers", "a/b"), "no layer 'a/b'"),
     ],
 )
 def test_bad_orders_get_one_line(here: Path, args: tuple[str, ...], said: str) -> None:

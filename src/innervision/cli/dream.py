@@ -35,7 +35,7 @@ if TYPE_CHECKING:
     from innervision.see.wishes import Wish
 
 USUAL = "relu4_4,relu5_1"  # of vgg19: eyes and fur, then heads
-_GUESTS = 0.75  # of the way through another network's ReLUs
+_GUESTS = 0.75  # of the way through another network's ReLUs, or what stands for them
 _EVERY = 5  # steps between snapshots
 
 
@@ -45,7 +45,8 @@ _EVERY = 5  # steps between snapshots
     "--layers",
     help="what is asked for more of: LAYER, LAYER:CHANNEL, class:N, class:NAME or a direction as of excite, "
     "each with =WEIGHT or without, commas "
-    f"between [default: {USUAL}; for other networks the ReLU three quarters of the way through]",
+    f"between [default: {USUAL}; for other networks the ReLU, or other nonlinearity, three quarters of the "
+    "way through]",
 )
 @click.option("--guide", help="a picture: dream of what the layers see in it")
 @click.option(
@@ -235,13 +236,16 @@ def _files(place: Path, pictures: int | None, folder: Path | None) -> tuple[str,
 def usual(network: Network) -> str:
     """Return what is dreamt of unless layers are named."""
     from innervision.errors import Invalid
-    from innervision.see.activations import rectified
+    from innervision.see.activations import nonlinearities
 
     if all(name in network.layers for name in USUAL.split(",")):
         return USUAL
-    names = rectified(network)
+    names = nonlinearities(network)
     if not names:
-        raise Invalid(f"{network.name} has no ReLU modules to dream of by default: name some of its --layers")
+        raise Invalid(
+            f"{network.name} has neither nonlinearities nor Conv2d modules to dream of by default: "
+            "name some of its --layers"
+        )
     return names[min(len(names) - 1, int(_GUESTS * len(names)))]
 
 
@@ -313,7 +317,7 @@ def _watch(
             elif snapshots is not None and frame.step % _EVERY == 0:
                 images.write(frame.whole(), snapshots / f"{frame.count:04d}.png")
             h, w = frame.image.shape[-2:]
-            text = f"octave {frame.octave + 1}, {w} x {h} px"
+            text = f"octave {frame.octave + 1}, {w} × {h} px"
             told.step(frame.count, frame.steps, text, octave=frame.octave, value=frame.value)
     except KeyboardInterrupt:
         if last is not None and not last.last:

@@ -189,12 +189,12 @@ def several(text: str, network: Network, side: int) -> list[Target]:
 def usual(network: Network) -> list[Target]:
     """Return the units shown where none is named: the first of a layer halfway in."""
     from innervision.errors import Invalid
-    from innervision.see.activations import rectified
+    from innervision.see.activations import nonlinearities
     from innervision.see.target import Target
 
-    layers = rectified(network)
+    layers = nonlinearities(network)
     if not layers:
-        raise Invalid(f"{network.name} has no ReLU layers to choose from: give --target LAYER:CHANNEL")
+        raise Invalid(f"{network.name} has no layers of maps to choose from: give --target LAYER:CHANNEL")
     return [Target(layers[len(layers) // 2], channel) for channel in range(_DEFAULT)]
 
 

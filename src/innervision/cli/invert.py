@@ -12,6 +12,7 @@ import click
 from innervision.cli.beforehand import Plan, dry_run_option
 from innervision.cli.beforehand import tell as foretell
 from innervision.cli.seeing import (
+    file_of,
     fingerprint,
     leave_card,
     limit_option,
@@ -38,7 +39,9 @@ NUMBERS = "inversion.json"
 @click.command()
 @click.argument("source", metavar="IMAGE")
 @click.option(
-    "--layers", help="names with commas between, or all [default: every ReLU before the classifier]"
+    "--layers",
+    help="names with commas between, or all [default: every ReLU before the classifier; where there is none, "
+    "every other nonlinearity]",
 )
 @click.option(
     "--steps",
@@ -143,7 +146,7 @@ def invert(
                         count = names.index(name) * steps + frame.step  # the same when it is gone on with
                         images.write(found.cpu(), snapshots / f"{count:04d}.png")
                 result = inversion.judged(network, image, name, found)
-                images.write(result.image, folder / f"{name}.png")
+                images.write(result.image, _picture(folder, name))
                 done[name] = result.numbers()
                 keep(folder, options, done)
         except KeyboardInterrupt:
@@ -184,7 +187,7 @@ def plan(
     from innervision.cli.foretold import depths_of
     from innervision.see.invert import inverting
 
-    files = (*(f"{folder / name}.png" for name in left), f"{folder}/")
+    files = (*(str(_picture(folder, name)) for name in left), f"{folder}/")
     seconds, height, width = 0.0, *image.shape[-2:]
     if left:
         shares, _ = depths_of(network, image, tuple(left))
@@ -229,9 +232,14 @@ def finished(folder: Path, options: Mapping[str, Any]) -> dict[str, dict[str, An
         kept = json.loads((folder / NUMBERS).read_text(encoding="utf-8"))
         if kept["options"] != options:
             return {}
-        return {row["layer"]: row for row in kept["layers"] if (folder / f"{row['layer']}.png").is_file()}
+        return {row["layer"]: row for row in kept["layers"] if _picture(folder, row["layer"]).is_file()}
     except (OSError, ValueError, KeyError, TypeError):
         return {}  # nothing there, or nothing that can be gone on with
+
+
+def _picture(folder: Path, layer: str) -> Path:
+    """Return where a layer's picture is kept."""
+    return folder / f"{file_of(layer)}.png"
 
 
 def keep(folder: Path, options: Mapping[str, Any], done: Mapping[str, Mapping[str, Any]]) -> None:
@@ -253,7 +261,7 @@ def draw(folder: Path, image: Tensor, rows: Sequence[Mapping[str, Any]], title: 
 
     tiles: list[Tensor | Image.Image] = [image.cpu()]
     for row in rows:
-        with Image.open(folder / f"{row['layer']}.png") as file:
+        with Image.open(_picture(folder, row["layer"])) as file:
             tiles.append(file.convert("RGB"))
     labels = [
         "the picture",

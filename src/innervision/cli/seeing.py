@@ -6,6 +6,7 @@ import contextlib
 import hashlib
 import json
 import os
+import re
 import shlex
 import signal
 import sys
@@ -98,6 +99,11 @@ def snapshots_option(every: int) -> Callable[..., Any]:
 def stem(source: str) -> str:
     """Return what a picture's outputs are named after."""
     return Path(source.removeprefix("sample:")).stem
+
+
+def file_of(layer: str) -> str:
+    """Return a layer's name as a file may bear it, in its own folder: a guest's may hold a / (%2F here)."""
+    return re.sub(r"[^\w.+-]", lambda sign: "".join(f"%{byte:02X}" for byte in sign[0].encode()), layer)
 
 
 def open_network(chosen: Mapping[str, Any]) -> Network:

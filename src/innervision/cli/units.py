@@ -13,6 +13,7 @@ from innervision.cli.beforehand import Plan, dry_run_option
 from innervision.cli.beforehand import tell as foretell
 from innervision.cli.options import Several
 from innervision.cli.seeing import (
+    file_of,
     leave_card,
     network_options,
     open_network,
@@ -173,7 +174,7 @@ def plan(
 def sheet_file(output: Path, layer: str, channels: range | None) -> Path:
     """Return where the sheet of a layer's units goes."""
     part = "" if channels is None else f"-{channels[0]}-{channels[-1]}"
-    return output / f"{layer}{part}.png"
+    return output / f"{file_of(layer)}{part}.png"
 
 
 def _sheet(text: str, network: Network) -> tuple[str, range | None]:

@@ -107,6 +107,29 @@ def rectified(network: Network) -> tuple[str, ...]:
     return tuple(names)
 
 
+_BENT = (
+    *(nn.GELU, nn.SiLU, nn.Mish, nn.ELU, nn.CELU, nn.SELU, nn.LeakyReLU, nn.PReLU, nn.RReLU, nn.Hardswish),
+    *(nn.Hardtanh, nn.Tanh, nn.Softplus, nn.Softsign, nn.Threshold, nn.Hardshrink, nn.Softshrink),
+)
+_GATES = (nn.Sigmoid, nn.Hardsigmoid)  # which mostly weigh something else
+
+
+def nonlinearities(network: Network) -> tuple[str, ...]:
+    """Return the names of the nonlinearities before the classifier: of the ReLUs, where there are any.
+
+    Where there are none, those of the other activation modules before the first fully connected layer; else
+    those before the last one, for a transformer's blocks hold such layers; else those of the convolutions.
+    """
+    named = [(name, module) for name, module in network.module.named_modules() if name]
+    full = [place for place, (_, module) in enumerate(named) if isinstance(module, nn.Linear)]
+    for end in (full[0], full[-1]) if full else (None,):
+        for kinds in ((nn.ReLU, nn.ReLU6), _BENT, _GATES):
+            found = tuple(name for name, module in named[:end] if isinstance(module, kinds))
+            if found:
+                return found
+    return tuple(name for name, module in named if isinstance(module, nn.Conv2d))
+
+
 def strongest(layer: str, activation: Tensor, channels: int) -> Answer:
     """Return a layer's strongest channels out of its activation (1, c, h, w)."""
     if activation.ndim != 4:

@@ -238,8 +238,19 @@ def _gradient(network: Network, image: Tensor, goal: Objective) -> tuple[Tensor,
             raise
         h, w = _size(image)
         why = str(error).splitlines()[0]
-        raise Invalid(f"{network.name} cannot dream on {w} x {h} px ({why}): try another size") from error
+        raise Invalid(
+            f"{network.name} cannot dream on {w} x {h} px ({why}): {_instead(network)}, or name layers "
+            "before its first fully connected one"
+        ) from error
     return gradient, float(total.detach())
+
+
+def _instead(network: Network) -> str:
+    """Return which size to dream at, where a network did not take one."""
+    side = network.input_size
+    if side is None:
+        return "try another size"
+    return f"it is made for squares of {side} px, so try --size {side} --octaves 1"
 
 
 def _enlarged(detail: Tensor, size: Size) -> Tensor:

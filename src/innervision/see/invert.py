@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from innervision.core import Detail, Frame, Lbfgs, Objective, Stage, Term, descend, match
 from innervision.errors import Invalid
 from innervision.network import Network
-from innervision.see.activations import rectified
+from innervision.see.activations import nonlinearities
 from innervision.see.similarity import psnr, ssim
 from innervision.sheets import FAINT, INK, PAPER
 
@@ -49,7 +49,8 @@ def invert(
 ) -> Generator[Inversion]:
     """Look for what each layer keeps of a picture (1, 3, h, w), sRGB 0..1; yield an Inversion a layer.
 
-    layers: by default every ReLU before the first fully connected layer. The rest is as in `inverting`.
+    layers: by default every ReLU before the classifier, or what stands for it (see
+    `activations.nonlinearities`). The rest is as in `inverting`.
     Every layer begins from the same grey noise: nothing is known of the picture but the layer's answer, so
     that layers can be compared. Raises Invalid, at once, for a picture or layer that cannot be inverted.
     """
@@ -71,9 +72,12 @@ def invert(
 
 def wanted(network: Network, layers: Iterable[str] | None) -> tuple[str, ...]:
     """Return the names of the layers to invert, each once; Invalid if one is unknown or there are none."""
-    names = rectified(network) if layers is None else tuple(dict.fromkeys(network.check(layers)))
+    names = nonlinearities(network) if layers is None else tuple(dict.fromkeys(network.check(layers)))
     if not names:
-        raise Invalid(f"{network.name} has no ReLU modules to invert by default: name some of its layers")
+        raise Invalid(
+            f"{network.name} has neither nonlinearities nor Conv2d modules to invert by default: "
+            "name some of its layers"
+        )
     return names
 
 

@@ -16,7 +16,7 @@ from innervision.core.measures import same
 from innervision.errors import Invalid
 from innervision.images import resize
 from innervision.network import Network
-from innervision.see.activations import rectified
+from innervision.see.activations import nonlinearities
 from innervision.see.opened import Opened
 from innervision.see.presets import LOOKS, Preset, photographs
 from innervision.see.target import Target
@@ -119,9 +119,9 @@ class Together:
         if self.plan.diverse:
             layer = self.layer
             if self.flat:
-                maps = rectified(self.network)
+                maps = nonlinearities(self.network)
                 if not maps:
-                    raise Invalid(f"{self.network.name} has no ReLU maps by which pictures could differ")
+                    raise Invalid(f"{self.network.name} has no maps by which pictures could differ")
                 layer = maps[-1]
             goal = goal + self.plan.diverse * diversity(layer, self.plan.pictures, against=goal)
         return goal
