@@ -72,6 +72,29 @@ def test_every_option_and_command_has_its_chinese(forms: list[Form], chinese: di
     assert not wanting, "\n".join(wanting)
 
 
+_NAMES = "lbfgs adam float32 bfloat16 hw chw onnx torchscript safetensors cpu cuda mps 1 2 6"
+NAMES = {*_NAMES.split(), "grad-cam", "grad-cam++", "layer-cam", "score-cam"}
+"""Values that are names and numbers: they are the same in every language."""
+
+
+def choices(forms: list[Form]) -> Iterator[tuple[str, str]]:
+    """Yield option and value, of what is chosen by a word; presets, networks and data sets have names."""
+    for each in forms:
+        for field in each.options:
+            if field.kind != "choice" or field.of in ("network", "architecture", "data", "preset"):
+                continue
+            values = ("none",) if field.of == "start" else field.choices  # else names of weights
+            yield from ((field.name, value) for value in values if value.partition(":")[0] not in NAMES)
+
+
+def test_every_choice_has_its_chinese(forms: list[Form], chinese: dict[str, Any]) -> None:
+    offered = {*choices(forms)}
+    said = {(option, value) for option, values in chinese["choices"].items() for value in values}
+    assert offered - said == set()
+    assert said - offered == set()
+    assert all(re.search(r"[\u4e00-\u9fff]", chinese["choices"][option][value]) for option, value in said)
+
+
 def test_nothing_is_translated_that_nobody_says(forms: list[Form], chinese: dict[str, Any]) -> None:
     said = list(sentences(forms))
     for command, own in chinese["commands"].items():

@@ -175,6 +175,11 @@ def test_own_folders_beside_the_published_sets(tmp_path: Path, monkeypatch: pyte
     assert line("train", data="mnist") == ["--data=mnist"]
     assert line("units", data="dots") == [str(tmp_path / "data" / "dots")]
     refused("units", data="mnist")  # not on this machine
+    offered = fields(form("train", Here()))["data"]
+    assert {*offered.fetched} == {*offered.choices} - {
+        "dots"
+    }  # what is not here is fetched first, and said so
+    assert offered.fetched["mnist"] == 9_912_422 + 28_881 + 1_648_877 + 4_542
 
 
 HOSTILE = [

@@ -59,6 +59,7 @@ def test_a_newcomer_dreams_and_goes_on_from_there(page: Any, address: str, tmp_p
     page.get_by_role("button", name="Dream", exact=True).click()
     page.wait_for_selector(".bar")
     page.reload()  # closing the page stops nothing
+    expect(page.get_by_label("Longest side")).to_have_value("48")  # and the form is the run's
     ended(page)
     drawn(page, ".pair img")
     page.get_by_label("Slide between before and after").press("ArrowRight")
@@ -197,6 +198,7 @@ def test_a_units_page_is_a_link(page: Any, address: str) -> None:
     page.keyboard.press("ArrowRight")
     page.wait_for_function("location.hash.includes('/block.bend/3?')")
     page.wait_for_selector("h1:has-text('Channel 3')")
+    expect(page.locator(".head a")).to_have_text("guest.py:build")  # by its name, not by its id
     page.wait_for_selector(".figures a:has-text('Download')", timeout=LATE)  # what excites it is made
     page.locator("main a.neighbour").first.click()
     page.wait_for_function("!location.hash.includes('/block.bend/3?')")

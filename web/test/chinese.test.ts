@@ -5,7 +5,7 @@ import { afterEach, beforeEach, describe, expect, it, vi } from "vitest";
 
 import StylePicker from "../src/components/StylePicker.svelte";
 import { called } from "../src/components/words";
-import { described, explained, stepped, told, titled } from "../src/lib/chinese";
+import { chosen, described, explained, stepped, told, titled } from "../src/lib/chinese";
 import { speech } from "../src/lib/i18n.svelte";
 import { words as spaced, type Command, type Option } from "../src/lib/jobs";
 import { studio } from "../src/lib/studio.svelte";
@@ -35,6 +35,12 @@ describe("a command's words", () => {
     expect(described({ ...dream, text: "Another." })).toBe("Another.");
     expect(called("quite_new", true, spaced)).toBe("Quite new");
   });
+  it("tell what a choice means beside the value, which is what is sent", () => {
+    const color: Option = { name: "color", kind: "choice", choices: ["keep"] };
+    expect([chosen(color, "keep"), chosen(color, "quite-new")]).toEqual([`${table.choices.color.keep} keep`, "quite-new"]);
+    speech.language = "en";
+    expect(chosen(color, "keep")).toBe("keep");
+  });
   it("go without the default that ends them", () => {
     expect(told({ help: "pixels [default: relu4_4,relu5_1; for others the last]" })).toBe("pixels");
     expect(told({ help: "of [x] the rest" })).toBe("of [x] the rest");
@@ -45,7 +51,8 @@ describe("a command's words", () => {
 describe("a step", () => {
   it("is told in Chinese where it is known, and a file by its name", () => {
     expect(stepped("epoch 3/20, loss 0.1234")).toBe("第 3 / 20 轮，损失 0.1234");
-    expect(stepped("octave 2, 256 x 170 px")).toBe("第 2 个尺寸，256 × 170 像素");
+    expect(stepped("octave 2, 256 × 170 px")).toBe("第 2 个尺寸，256 × 170 像素");
+    expect(stepped("octave 2, 256 x 170 px")).toBe("第 2 个尺寸，256 × 170 像素"); // of runs made before
     expect([stepped("relu5_1"), stepped("/srv/runs/a/cat.png")]).toEqual(["relu5_1", "cat.png"]);
     speech.language = "en";
     expect(stepped("epoch 3/20, loss 0.1234")).toBe("epoch 3/20, loss 0.1234");

@@ -1,6 +1,6 @@
 import { describe, expect, it } from "vitest";
 import {
-  arrange, changed, defaults, duration, fault, faults, gathered, inputs, read, rechosen, remaining, result, snapshots, terms, words,
+  arrange, changed, defaults, duration, fault, faults, filed, filled, gathered, inputs, read, rechosen, remaining, result, snapshots, terms, words,
   type Command,
 } from "../src/lib/jobs";
 
@@ -57,6 +57,14 @@ describe("a form", () => {
     expect(rechosen(stylize, chosen, option("preset"), "gatys").steps).toBe(100);
   });
 
+  it("is filled with a run's options over those of its preset, so that the same would be sent", () => {
+    const given = { preset: "article", "style-weight": 5, content: "p1", output: null, unheard: 3 };
+    const values = filled(stylize, given);
+    expect([values.steps, values.size, values.content, values.unheard]).toEqual([300, 512, "p1", undefined]);
+    expect(changed(stylize, values)).toEqual({ preset: "article", "style-weight": 5, content: "p1" });
+    expect(changed(stylize, filled(stylize, { content: "p1", style_weight: 7 }))).toEqual({ content: "p1", "style-weight": 7 });
+  });
+
   it("sends a switch that was turned off again by nobody", () => {
     expect(changed(stylize, { ...defaults(stylize), class_weights: false })).toEqual({});
     expect(changed(stylize, { ...defaults(stylize), class_weights: true })).toEqual({ class_weights: true });
@@ -101,6 +109,8 @@ describe("a run's files", () => {
     expect(result([files[0]!, files[4]!])).toBeUndefined();
     expect(inputs(files).map((file) => file.name)).toEqual(["inputs/content-a.png"]);
   });
+  it("are named by layers as the command names them", () =>
+    expect(["relu1_1", "../relu/1", "卷积-2.b", "a b!'"].map(filed)).toEqual(["relu1_1", "..%2Frelu%2F1", "卷积-2.b", "a%20b%21%27"]));
   it("give the snapshots by their steps", () => expect(snapshots(files).map((s) => s.step)).toEqual([20, 40]));
 });
 

@@ -9,6 +9,7 @@ import ConfusionMatrix from "../src/components/ConfusionMatrix.svelte";
 import Curves from "../src/components/Curves.svelte";
 import FilmStrip from "../src/components/FilmStrip.svelte";
 import JobBar from "../src/components/JobBar.svelte";
+import TrainingView from "../src/components/TrainingView.svelte";
 import { ago } from "../src/components/time";
 import { speech } from "../src/lib/i18n.svelte";
 import { jobs, Watch } from "../src/lib/job.svelte";
@@ -85,6 +86,13 @@ describe("a command's form", () => {
     expect(one("[role=alert]").textContent).toContain("needs another look");
   });
 
+  it("says what has to be fetched first", () => {
+    const data = { name: "data", kind: "choice" as const, choices: ["mnist", "mine"], fetched: { mnist: 11_594_722 }, group: "First" };
+    show(CommandForm, { command: { ...command, options: [data] }, values: { data: "mine" }, submit: "Go", onstart: vi.fn() });
+    expect(all("option").map((each) => each.textContent)).toEqual(["automatic", "mnist, fetched first (12 MB)", "mine"]);
+    expect(one<HTMLSelectElement>("select").value).toBe("mine");
+  });
+
   it("speaks Chinese", () => {
     speech.language = "zh";
     show(CommandForm, { command, values: {}, elsewhere: ["source"], submit: "开始", onstart: vi.fn() });
@@ -111,6 +119,13 @@ describe("curves", () => {
     svg.dispatchEvent(new KeyboardEvent("keydown", { key: "Home", bubbles: true }));
     flushSync();
     expect(svg.getAttribute("aria-label")).toContain("steps 1: total 100, style 90");
+  });
+  it("draw what was measured once at the end of the way to it, with its level", () => {
+    show(Curves, { lines: [{ name: "right", points: [[400, 0.9]] }], label: "Right" });
+    const [dot, level] = [host.querySelector("circle")!, host.querySelector("line.level")!];
+    expect(Number(dot.getAttribute("cx"))).toBe(40); // all that a page without a width gives it
+    expect([level.getAttribute("x1"), level.getAttribute("x2")]).toEqual(["0", dot.getAttribute("cx")]);
+    expect(all(".tick").map((each) => each.textContent)).toContain("0");
   });
   it("stand without any line", () => {
     show(Curves, { lines: [], label: "Curves" });
@@ -198,6 +213,23 @@ describe("a job's bar", () => {
   it("leaves runs of the command line alone", () => {
     bar({ state: "done", own: false });
     expect(button("Delete")).toBeUndefined();
+  });
+});
+
+describe("a training", () => {
+  const watched = (state: Job["state"]): Watch => {
+    const watch = new Watch();
+    watch.job = { id: "j", command: "train", options: {}, state, files: [] };
+    return watch;
+  };
+  it("that came to nothing has no numbers and no curves", () => {
+    show(TrainingView, { watch: watched("failed") });
+    expect(all("dl, .panel")).toHaveLength(0);
+  });
+  it("that is at work keeps their place", () => {
+    show(TrainingView, { watch: watched("running") });
+    expect(all("dl")).toHaveLength(1);
+    expect(all(".two .panel")).toHaveLength(2);
   });
 });
 

@@ -14,10 +14,11 @@ _NAME = re.compile(r"[\w][\w .-]{0,79}")
 
 @dataclass(frozen=True)
 class Place:
-    """A data set: what learning calls it, and its folder, where it is on this machine."""
+    """A data set: what learning calls it, its folder, where it is on this machine, else what is fetched."""
 
     source: str
     folder: Path | None
+    fetched: int = 0  # bytes
 
 
 def known() -> dict[str, Place]:
@@ -25,7 +26,12 @@ def known() -> dict[str, Place]:
 
     HOME is `$INNERVISION_HOME`, else the cache folder; paths come from there and never from a page.
     """
-    found = {name: Place(name, card.folder if at_hand(card) else None) for name, card in SETS.items()}
+    found = {
+        name: Place(name, card.folder)
+        if at_hand(card)
+        else Place(name, None, sum(file.size for file in card.files))
+        for name, card in SETS.items()
+    }
     home = store.home() / "data"
     if home.is_dir():
         for path in sorted(home.iterdir()):

@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib.util
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, fields, replace
+from dataclasses import field as made
 from pathlib import Path
 from typing import Any, Literal, Protocol
 
@@ -55,6 +56,8 @@ class Field:
     """What is named: "network", "data", "layers", "target"; "picture" where a choice can be a picture too."""
     flag: str = ""
     """As it is typed; of an argument nothing."""
+    fetched: Mapping[str, int] = made(default_factory=dict)
+    """Of a choice what has to be fetched first -> how many bytes."""
     off: str = ""
     """As the contrary of a flag is typed."""
 
@@ -153,7 +156,9 @@ def _field(name: str, parameter: click.Parameter, sources: Sources) -> Field | N
     chosen = _named(name, called, sources)
     if chosen is not None:
         choices, of = chosen
-        return replace(base, kind="choice", choices=tuple(choices), of=of)
+        known = datasets.known() if of == "data" else {}
+        fetched = {each: known[each].fetched for each in choices if each in known and known[each].fetched}
+        return replace(base, kind="choice", choices=tuple(choices), of=of, fetched=fetched)
     return _typed(base, parameter)
 
 

@@ -3,7 +3,7 @@
 import { untrack } from "svelte";
 
 import { jobs, Watch } from "../lib/job.svelte";
-import { changed, underway, type Command, type Values } from "../lib/jobs";
+import { changed, underway, type Command, type Job, type Values } from "../lib/jobs";
 import { link, router } from "../lib/router.svelte";
 import { words } from "./words";
 
@@ -24,10 +24,13 @@ export class Bench {
   });
 
   readonly #latest: boolean;
-  readonly #begin: (command: Command) => Values;
+  readonly #begin: (command: Command, given?: Job["options"]) => Values;
 
-  /** To be made as a component is: it keeps the list of jobs fresh for as long as that stands. */
-  constructor(page: string, name: string, begin: (command: Command) => Values, latest = false) {
+  /**
+   * To be made as a component is: it keeps the list of jobs fresh for as long as that stands.
+   * begin: what the form begins with; given: the options of the run that the page opens at.
+   */
+  constructor(page: string, name: string, begin: (command: Command, given?: Job["options"]) => Values, latest = false) {
     this.page = page;
     this.name = name;
     this.#begin = begin;
@@ -45,13 +48,21 @@ export class Bench {
   load = async (): Promise<void> => {
     this.failed = "";
     try {
-      this.command = (await jobs.commands()).find((each) => each.name === this.name) ?? null;
-      if (this.command) this.values = this.#begin(this.command);
+      const [commands] = await Promise.all([jobs.commands(), jobs.list ? undefined : jobs.load()]);
+      const command = commands.find((each) => each.name === this.name) ?? null;
+      if (command) this.values = this.#begin(command, this.#opened()?.options);
       else this.failed = words.noCommand(this.name);
+      this.command = command;
     } catch (error) {
       this.failed = (error as Error).message;
     }
   };
+
+  /** The studio's own run that the page opens at: the one asked for, or else one that is at work. */
+  #opened(): Job | undefined {
+    const own = jobs.of(this.name).filter((job) => job.own !== false);
+    return this.#asked ? own.find((job) => job.id === this.#asked) : own.find(underway);
+  }
 
   href = (id?: string): string => link(this.page, [], { run: id });
 

@@ -19,6 +19,7 @@ interface Told {
 }
 interface Table {
   names: Record<string, string>;
+  choices: Record<string, Record<string, string>>; // by option: what its values mean
   options: Pairs;
   presets: Pairs;
   commands: Record<string, Told>;
@@ -41,6 +42,12 @@ export function explained(command: string, option: Option): string {
   return spoken(told(option), ZH.commands[command]?.options[name], ZH.options[name]);
 }
 
+/** A value that can be chosen, as it is shown: in Chinese with what it means before it. */
+export function chosen(option: Option, value: string): string {
+  const meaning = zh() ? ZH.choices[plain(option.name)]?.[value] : undefined;
+  return meaning ? `${meaning} ${value}` : value;
+}
+
 /** What a command does, in a sentence. */
 export const described = (command: Command): string => spoken(command.text, ZH.commands[command.name]?.text);
 
@@ -52,7 +59,7 @@ const STEPS: readonly [RegExp, string][] = [
   [/^epoch (\d+)$/, "第 $1 轮"],
   [/^epoch (\d+)\/(\d+)$/, "第 $1 / $2 轮"],
   [/^epoch (\d+)\/(\d+), loss (\S+)$/, "第 $1 / $2 轮，损失 $3"],
-  [/^octave (\d+), (\d+) x (\d+) px$/, "第 $1 个尺寸，$2 × $3 像素"],
+  [/^octave (\d+), (\d+) [x×] (\d+) px$/, "第 $1 个尺寸，$2 × $3 像素"],
   [/^(\d+) × (\d+) px$/, "$1 × $2 像素"],
 ];
 

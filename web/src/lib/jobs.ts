@@ -17,6 +17,8 @@ export interface Option {
   max?: number | null;
   /** What is named: "network", "data", "layers" …; "picture" where a choice can be a picture too. */
   of?: string;
+  /** Of a choice what has to be fetched first, and how many bytes of it. */
+  fetched?: Record<string, number>;
 }
 
 /** A named set of values, of the option `preset` or `recipe`. */
@@ -185,6 +187,19 @@ export function rechosen(command: Command, values: Values, option: Option, name:
   return next;
 }
 
+/** A form with what a run was given, over its preset's choices and the defaults. */
+export function filled(command: Command, given: Record<string, unknown>): Values {
+  const own: Values = {};
+  for (const [name, value] of Object.entries(given)) {
+    const option = find(command, name);
+    if (option && value !== null) own[option.name] = value as Value;
+  }
+  const chooser = find(command, "preset") ?? find(command, "recipe");
+  const name = chooser && own[chooser.name];
+  const usual = begun(command);
+  return { ...(chooser && name ? rechosen(command, usual, chooser, name) : usual), ...own };
+}
+
 /** A field's text as the value it stands for. */
 export function read(option: Option, value: Value): Value {
   if (typeof value !== "string") return value;
@@ -289,6 +304,12 @@ export function snapshots(files: readonly JobFile[]): { step: number; file: JobF
 
 export const named = (files: readonly JobFile[] | undefined, name: string): JobFile | undefined =>
   files?.find((file) => file.name === name || file.name.endsWith(`/${name}`));
+
+/** A layer's name as a file bears it: what is no letter, digit or one of _.+- is written %2F. */
+export const filed = (layer: string): string =>
+  layer.replace(/[^\p{L}\p{N}_.+-]/gu, (sign) =>
+    Array.from(new TextEncoder().encode(sign), (byte) => `%${byte.toString(16).toUpperCase().padStart(2, "0")}`).join(""),
+  );
 
 /** Seconds as a person reads them. */
 export function duration(seconds: number): string {
