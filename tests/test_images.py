@@ -630,6 +630,22 @@ def test_write_to_streams(monkeypatch: pytest.MonkeyPatch):
     assert stream.getvalue()[:4] == b"II*\0"
 
 
+def test_streams_that_are_closed_or_full_are_told_of(monkeypatch: pytest.MonkeyPatch):
+    with monkeypatch.context() as closed:
+        closed.setattr(sys, "stdin", None)
+        closed.setattr(sys, "stdout", None)  # as Python leaves them
+        assert "standard input is closed" in message("-", Invalid)
+        for act in (images.writable, lambda target: images.write(wave(), target)):
+            with pytest.raises(InnervisionError, match="standard output: it is closed"):
+                act("-")
+    if not Path("/dev/full").exists():
+        pytest.skip("a device that is always full is at hand on Linux alone")
+    with Path("/dev/full").open("wb", buffering=0) as full:
+        monkeypatch.setattr(sys, "stdout", io.TextIOWrapper(full))
+        with pytest.raises(InnervisionError, match=r"standard output: No space left on device; name a file"):
+            images.write(wave(), "-")
+
+
 @pytest.mark.parametrize(
     "act", [images.writable, lambda target: images.write(wave(), target)], ids=["ask", "write"]
 )

@@ -113,8 +113,7 @@ def write(
     alpha, dpi = (None, None) if like is None else (like.alpha, like.dpi)
     data = encode(image, kind, alpha=alpha, dpi=dpi, quality=quality)
     if isinstance(target, str) and target == "-":
-        sys.stdout.buffer.write(data)
-        sys.stdout.buffer.flush()
+        _put_out(data)
     elif isinstance(target, str | os.PathLike):
         _put(Path(target), data)
     else:
@@ -124,7 +123,10 @@ def write(
 def writable(target: Target, *, format: str | None = None) -> None:
     """Raise what `write` would raise for this target, but before the work, leaving no trace."""
     _format_of(target, format)
-    if target == "-" or not isinstance(target, str | os.PathLike):
+    if target == "-":
+        _standard_output()
+        return
+    if not isinstance(target, str | os.PathLike):
         return
     path = Path(target)
     with _refusals(path):
@@ -173,6 +175,24 @@ def _put(path: Path, data: bytes) -> None:
             return
         with store.atomic(path) as draft:
             draft.write_bytes(data)
+
+
+def _standard_output() -> BinaryIO:
+    if sys.stdout is None:  # pyright: ignore[reportUnnecessaryComparison]
+        raise InnervisionError("cannot write to standard output: it is closed; name a file in place of '-'")
+    return sys.stdout.buffer
+
+
+def _put_out(data: bytes) -> None:
+    stream = _standard_output()
+    try:
+        stream.write(data)
+        stream.flush()
+    except BrokenPipeError:  # whoever was reading has enough
+        raise
+    except OSError as error:
+        why = error.strerror or error
+        raise InnervisionError(f"cannot write to standard output: {why}; name a file elsewhere") from error
 
 
 def _kind(format: str) -> str:

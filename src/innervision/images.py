@@ -41,6 +41,7 @@ __all__ = [
     "fit",
     "read",
     "resize",
+    "standard_input",
     "to_bytes",
     "writable",
     "write",
@@ -177,6 +178,13 @@ def read(source: Source, *, max_pixels: int = MAX_PIXELS) -> Picture:
         return _picture(image, name, max_pixels)
 
 
+def standard_input() -> bytes:
+    """Return all that comes by standard input; `Invalid` where a process was started without one."""
+    if sys.stdin is None:  # pyright: ignore[reportUnnecessaryComparison]
+        raise Invalid("standard input is closed: name a picture file in place of '-'")
+    return sys.stdin.buffer.read()
+
+
 def _sample(path: Path) -> str:
     """Return what to say of the samples to who named a file that is not there."""
     near = difflib.get_close_matches(path.stem.lower(), samples.SAMPLES, n=1, cutoff=0.75)
@@ -190,7 +198,7 @@ def _stream(source: object, opened: contextlib.ExitStack) -> tuple[BinaryIO, str
     if isinstance(source, bytes):
         return io.BytesIO(source), "the picture in memory"
     if isinstance(source, str) and source == "-":
-        return io.BytesIO(sys.stdin.buffer.read()), "standard input"
+        return io.BytesIO(standard_input()), "standard input"
     if isinstance(source, str) and source.startswith("sample:"):
         source = samples.path(source.removeprefix("sample:"))
     if isinstance(source, str | os.PathLike):
