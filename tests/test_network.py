@@ -17,7 +17,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from innervision import nets, network, weights
+from innervision import models, nets, network, weights
 from innervision.errors import Invalid, WeightsMissing, WeightsUnfit
 from innervision.network import wrap
 
@@ -728,6 +728,21 @@ def test_load_says_how_to_get_what_is_missing(tmp_path: Path, monkeypatch: pytes
         network.load("vgg19", weights_file=tmp_path / "nowhere.pth")
     with pytest.raises(Invalid, match=r"no net 'vgg91'.*Did you mean"):
         network.load("vgg91")
+
+
+def test_a_home_that_may_not_be_looked_into_holds_no_networks(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    find = Path.glob
+
+    def refuse(place: Path, pattern: str) -> Iterator[Path]:
+        if place.is_relative_to(tmp_path):
+            raise PermissionError("Permission denied")
+        return find(place, pattern)
+
+    monkeypatch.setattr("innervision.models.home", lambda: tmp_path)
+    monkeypatch.setattr(Path, "glob", refuse)
+    assert "lenet5-mnist" in models.shipped()
 
 
 GUEST = """

@@ -89,8 +89,7 @@ def _download(source: Source) -> Iterator[Progress]:
     with disk(source.path, source.choose):  # a folder that may not be looked into
         there = source.is_right(source.path)
     if there:
-        size = source.path.stat().st_size
-        yield Progress(size, size)
+        yield _all(source)
         return
     if offline():
         lack = f"{source.path.name} is not on this machine and INNERVISION_OFFLINE is set"
@@ -102,13 +101,20 @@ def _download(source: Source) -> Iterator[Progress]:
         yield Progress(size_of(source.part), source.size)
         time.sleep(0.2)
     try:
-        if not source.is_right(source.path):  # unless the process that held the lock has brought it
+        if source.is_right(source.path):  # the process that held the lock has brought it
+            yield _all(source)
+        else:
             yield from transfer(source)
             _check(source)
     finally:
         with suppress(OSError):  # Windows does not remove an open file
             lock_path.unlink()
         lock.close()
+
+
+def _all(source: Source) -> Progress:
+    size = source.path.stat().st_size
+    return Progress(size, size)
 
 
 def _lock(path: Path, choose: str) -> IO[bytes] | None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import shutil
 import textwrap
+import unicodedata
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -13,11 +14,19 @@ import click
 def table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
     """Print rows in columns; numbers stand to the right."""
     every = [list(head), *(list(row) for row in rows)]
-    widths = [max(len(row[n]) for row in every) for n in range(len(head))]
+    widths = [max(_width(row[n]) for row in every) for n in range(len(head))]
     right = [bool(rows) and all(row[n].replace(",", "").isdigit() for row in rows) for n in range(len(head))]
     for row in every:
-        cells = [c.rjust(w) if r else c.ljust(w) for c, w, r in zip(row, widths, right, strict=True)]
+        cells: list[str] = []
+        for cell, width, flush in zip(row, widths, right, strict=True):
+            space = " " * (width - _width(cell))
+            cells.append(space + cell if flush else cell + space)
         click.echo("  ".join(cells).rstrip())
+
+
+def _width(text: str) -> int:
+    """Return how many columns of a terminal a text takes: a Chinese sign takes two."""
+    return sum(2 if unicodedata.east_asian_width(sign) in "WF" else 1 for sign in text)
 
 
 def paragraph(text: str) -> str:
@@ -109,9 +118,9 @@ def fetch(name: str) -> None:
         raise unknown("weights", name, WEIGHTS)
     columns = (TextColumn("{task.description}"), DownloadColumn(), TransferSpeedColumn())
     with Progress(*columns, console=Console(stderr=True)) as bar:
-        task = bar.add_task(name)
+        task = bar.add_task(name, total=None, visible=False)
         for progress in download(WEIGHTS[name]):
-            bar.update(task, completed=progress.done, total=progress.total)
+            bar.update(task, completed=progress.done, total=progress.total, visible=True)
     click.echo(locate(WEIGHTS[name]))
 
 

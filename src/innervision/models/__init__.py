@@ -11,6 +11,7 @@ from __future__ import annotations
 import json
 import os
 from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from types import MappingProxyType
@@ -49,7 +50,10 @@ class ModelCard:
 def shipped() -> Mapping[str, Path]:
     """Return name -> folder of the trained networks that are opened by name, in the order of names."""
     places = (home() / "models", Path(__file__).parent)  # what comes with innervision hides a namesake
-    found = {card.parent.name: card.parent for place in places for card in place.glob(f"*/{CARD}")}
+    found: dict[str, Path] = {}
+    for place in places:
+        with suppress(PermissionError):  # a folder that may not be looked into
+            found |= {card.parent.name: card.parent for card in place.glob(f"*/{CARD}")}
     return MappingProxyType(dict(sorted(found.items())))
 
 
