@@ -486,6 +486,14 @@ def test_keras_model_inside_a_model_and_batch_norm(tmp_path: Path) -> None:
     assert load(net, path).matched == ("conv1_1.weight", "conv1_1.bias")
 
 
+@pytest.mark.parametrize("group", ["layers/conv2d/vars", "_layer_checkpoint_dependencies\\conv2d/vars"])
+def test_keras_files_without_names_say_what_to_save(tmp_path: Path, group: str) -> None:
+    with h5py.File(tmp_path / "w.weights.h5", "w") as file:
+        file.create_group(group).create_dataset("0", data=np.ones((3, 3, 3, 4), np.float32))
+    with pytest.raises(WeightsUnfit, match=r"which is not read: model\.save\('model\.h5'\) is"):
+        read_state(tmp_path / "w.weights.h5")
+
+
 def test_keras_without_or_with_split_name_lists(tmp_path: Path) -> None:
     path, _ = keras_tiny(tmp_path / "w.h5")
     expected = dict(read_state(path).tensors)

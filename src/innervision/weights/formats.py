@@ -197,6 +197,7 @@ def _npz(path: Path) -> State:
         return State("clustered", tensors)
 
 
+_NUMBERED = ("layers", "_layer_checkpoint_dependencies")  # Keras 3, and 2.12 on: variables without names
 _KERAS = {
     "kernel": "weight",
     "W": "weight",
@@ -220,8 +221,8 @@ def _keras(path: Path) -> State:
     with h5py.File(path, "r") as file:
         root = cast(h5py.Group, file.get("model_weights", file))
         layers = _names(root, "layer_names")
-        if not layers and "layers" in root:
-            raise WeightsUnfit(f"{path} is a Keras 3 .weights.h5, which is not read: save a model.h5")
+        if not layers and any(str(name).startswith(_NUMBERED) for name in root):
+            raise WeightsUnfit(f"{path} is a Keras .weights.h5, which is not read: model.save('model.h5') is")
         layers = layers or sorted(root, key=_natural)
         arrays = {name: np.asarray(data) for layer in layers for name, data in _datasets(root, layer)}
         channels_first = '"data_format": "channels_first"' in _text(file.attrs.get("model_config", ""))
