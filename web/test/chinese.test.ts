@@ -53,6 +53,7 @@ describe("a step", () => {
     expect(stepped("epoch 3/20, loss 0.1234")).toBe("第 3 / 20 轮，损失 0.1234");
     expect(stepped("octave 2, 256 × 170 px")).toBe("第 2 个尺寸，256 × 170 像素");
     expect(stepped("octave 2, 256 x 170 px")).toBe("第 2 个尺寸，256 × 170 像素"); // of runs made before
+    expect([stepped("relu5_1, step 3 of 80"), stepped("measuring")]).toEqual(["relu5_1，第 3 / 80 步", "正在测量"]);
     expect([stepped("relu5_1"), stepped("/srv/runs/a/cat.png")]).toEqual(["relu5_1", "cat.png"]);
     speech.language = "en";
     expect(stepped("epoch 3/20, loss 0.1234")).toBe("epoch 3/20, loss 0.1234");

@@ -88,9 +88,12 @@ describe("a command's form", () => {
 
   it("says what has to be fetched first", () => {
     const data = { name: "data", kind: "choice" as const, choices: ["mnist", "mine"], fetched: { mnist: 11_594_722 }, group: "First" };
-    show(CommandForm, { command: { ...command, options: [data] }, values: { data: "mine" }, submit: "Go", onstart: vi.fn() });
-    expect(all("option").map((each) => each.textContent)).toEqual(["automatic", "mnist, fetched first (12 MB)", "mine"]);
-    expect(one<HTMLSelectElement>("select").value).toBe("mine");
+    const props = { command: { ...command, options: [data] }, submit: "Go", onstart: vi.fn() };
+    show(CommandForm, { ...props, values: { data: "mine" } });
+    expect(all("option").map((each) => each.textContent)).toEqual(["automatic", "mnist ↓ 12 MB", "mine"]);
+    expect(host.textContent).not.toContain("fetched first");
+    show(CommandForm, { ...props, values: { data: "mnist" } });
+    expect(host.textContent).toContain("12 MB are fetched first");
   });
 
   it("speaks Chinese", () => {
