@@ -358,6 +358,17 @@ def test_what_a_format_cannot_read_is_told_in_its_own_words(tmp_path: Path):
     assert "damaged, or of a kind that cannot be read: broken PNG file" in message(bytes(data), NotAnImage)
 
 
+def test_words_of_several_lines_become_one(monkeypatch: pytest.MonkeyPatch):
+    def fail(*_: object) -> None:
+        raise OSError("Unexpected end of file:\n  at 378\n")  # as libheif says it
+
+    data = saved(Image.fromarray(gradient()), "PNG")
+    monkeypatch.setattr("PIL.PngImagePlugin.PngImageFile.load_prepare", fail)
+    assert message(data, NotAnImage).endswith("cut short or damaged: Unexpected end of file: at 378")
+    monkeypatch.setattr("PIL.PngImagePlugin.PngImageFile._open", fail)
+    assert message(data, NotAnImage).endswith("cannot be read: Unexpected end of file: at 378")
+
+
 def test_a_file_that_the_system_cannot_read():
     if not Path("/proc/self/mem").exists():
         pytest.skip("a file that opens and cannot be read is at hand on Linux alone")

@@ -74,7 +74,9 @@ def identify(stream: BinaryIO) -> Image.Image | None:
         except (SyntaxError, IndexError, TypeError, struct.error) as error:  # as in Image.open: try the next
             refusal = OSError(f"{error} ({name})")
     if prefix[4:8] == b"ftyp" and prefix[8:12] in HEIC and "HEIF" not in Image.OPEN:
-        raise OSError("HEIC needs the plug-in pillow-heif, registered with Pillow; or save it as JPEG or PNG")
+        raise OSError(
+            "HEIC; save it as JPEG or PNG, or in Python register the plug-in pillow-heif with Pillow"
+        )
     if refusal is not None:
         raise refusal
     return None

@@ -169,7 +169,9 @@ def read(source: Source, *, max_pixels: int = MAX_PIXELS) -> Picture:
         except (Image.DecompressionBombError, MemoryError) as error:
             raise _refused(name, error) from error
         except Exception as error:  # damaged files make Pillow's plug-ins raise almost anything
-            raise NotAnImage(f"{name} is damaged, or of a kind that cannot be read: {error}") from error
+            raise NotAnImage(
+                f"{name} is damaged, or of a kind that cannot be read: {_line(error)}"
+            ) from error
         if empty:
             raise NotAnImage(f"{name} is empty: 0 bytes")
         if image is None:
@@ -240,8 +242,12 @@ def _picture(image: Image.Image, name: str, max_pixels: int) -> Picture:
     except (Image.DecompressionBombError, MemoryError) as error:
         raise _refused(name, error) from error
     except Exception as error:
-        raise NotAnImage(f"{name} is cut short or damaged: {error}") from error
+        raise NotAnImage(f"{name} is cut short or damaged: {_line(error)}") from error
     return Picture(pixels, alpha, _dpi(image, sideways=sideways), name)
+
+
+def _line(error: Exception) -> str:
+    return " ".join(str(error).split())  # some decoders' words end in a new line
 
 
 def _refused(name: str, error: BaseException) -> ImageTooLarge:
