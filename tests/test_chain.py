@@ -183,6 +183,34 @@ def test_who_asks_again_after_an_error_is_answered_rightly(monkeypatch: pytest.M
         torch.testing.assert_close(found[name], value, rtol=0, atol=1e-12)
 
 
+def test_answers_are_computed_in_the_mode_they_were_made_in() -> None:
+    module, image = tower().double(), picture(1, 3, 16, 16).requires_grad_()
+    tracked = chain(module, ("1", "7"))(image)
+    with torch.inference_mode():
+        value = tracked["7"]
+    assert value.requires_grad and not value.is_inference()
+    with torch.no_grad():
+        untracked = chain(module, ("1", "7"))(image)
+    assert not untracked["7"].requires_grad
+
+
+def test_little_is_kept_of_the_forward_pass() -> None:
+    """Of a ReLU before a pooling: what is left after it, and as much for where that was."""
+    parts = nn.Conv2d(3, 8, 3, padding=1), nn.ReLU(inplace=True), nn.MaxPool2d(2)
+    module = nn.Sequential(*parts).double().requires_grad_(False)
+    kept: dict[int, int] = {}
+
+    def keep(tensor: Tensor) -> Tensor:
+        kept[tensor.data_ptr()] = tensor.untyped_storage().nbytes()
+        return tensor
+
+    with torch.autograd.graph.saved_tensors_hooks(keep, lambda tensor: tensor):
+        found = chain(module, ("2",))(picture(1, 3, 16, 16).requires_grad_())["2"]
+    answer = found.numel() * 8
+    assert sum(kept.values()) <= 2 * answer + 8
+    found.sum().backward()
+
+
 def by_children(module: nn.Module, x: Tensor, wanted: tuple[str, ...]) -> dict[str, Tensor]:
     """Call each part in turn, on a copy that it may overwrite."""
     found: dict[str, Tensor] = {}

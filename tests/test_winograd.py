@@ -143,6 +143,7 @@ def test_a_wide_chain_takes_it_and_gives_the_module_s_numbers(monkeypatch, grad)
         (noise(1, 128, 40, 40).bfloat16(), noise(128, 128, 3, 3).bfloat16()),
         (noise(1, 256, 24, 24).bfloat16(), noise(128, 256, 3, 3).bfloat16()),
         (noise(1, 128, 40, 40).double(), noise(128, 128, 3, 3).double()),
+        (noise(1, 128, 40, 40).to("meta"), noise(128, 128, 3, 3).to("meta")),
     ],
     ids=[
         "few out",
@@ -155,6 +156,7 @@ def test_a_wide_chain_takes_it_and_gives_the_module_s_numbers(monkeypatch, grad)
         "bfloat16",
         "small bfloat16",
         "float64",
+        "elsewhere",
     ],
 )
 def test_where_it_does_not_pay_it_is_left(odd):
