@@ -204,7 +204,8 @@ RECIPES: Mapping[str, Recipe] = MappingProxyType(
                 name="fast93",
                 epochs=7.4,
                 small=(24, 0.54),
-                expects="92.83 ± 0.16 %, by six views 93.73 ± 0.10 % (5 seeds); 10 minutes on two cores",
+                expects="92.83 ± 0.16 %, by six views 93.73 ± 0.10 % (5 seeds, on a GPU); "
+                "10 minutes on two cores",
             ),
             _FAST,
             replace(
