@@ -21,10 +21,11 @@ from click.testing import CliRunner, Result
 from PIL import Image
 
 import innervision
-from innervision import images, record, weights
+from innervision import images, record, saved, weights
 from innervision.cli import COMMANDS, cli
 from innervision.cli.options import flag
-from innervision.cli.progress import Plain, clock, time_left
+from innervision.cli.painting import interrupts
+from innervision.cli.progress import Plain, clock, listener, time_left
 from innervision.cli.seeing import telling
 from innervision.errors import InnervisionError
 from innervision.files import claim, sha256
@@ -32,6 +33,7 @@ from innervision.nets import build
 from innervision.network import Network
 from innervision.paint.recipes import PRESETS, options
 from innervision.record.card import write_card
+from innervision.weights import Preprocessing
 
 SMALL = ("--size", "64", "--steps", "2", "--stages", "none", "--precision", "float32", "--no-run")
 SEEN = ("--steps", "4", "--every", "2", "--threads", "1")  # two snapshots
@@ -168,6 +170,20 @@ def test_a_terminal_shows_a_bar_and_each_snapshot_s_difference(
     said = " ".join(" ".join(lines).split())
     assert f"step 4/4 at 64x48: total {total:.4g} (" in said
     assert f"; {change:.2f} % changed" in said
+
+
+@pytest.mark.parametrize("environ", [{"TERM": "dumb", "TTY_COMPATIBLE": "1"}, {"FORCE_COLOR": "1"}])
+def test_where_no_bar_can_be_drawn_there_are_plain_lines(
+    monkeypatch: pytest.MonkeyPatch, environ: dict[str, str]
+) -> None:
+    for name, value in environ.items():
+        monkeypatch.setenv(name, value)
+    found = stylize(*SEEN)
+    assert "\x1b" not in found.stderr and "\r" not in found.stderr
+    lines = [line for line in found.stderr.splitlines() if line.startswith("step ")]
+    assert [re.search(r"^step (\d)/4 at 64x48: total .*; (\d+) s$", line) is not None for line in lines] == [
+        *(True, True)
+    ]
 
 
 def test_a_clock_never_shows_sixty_seconds() -> None:
@@ -553,6 +569,35 @@ def test_a_run_on_a_network_of_one_s_own_goes_on_from_another_folder(monkeypatch
     assert pixels("../out.png").shape == (48, 64, 3)
 
 
+def test_a_run_on_a_trained_network_keeps_its_checksums(monkeypatch: pytest.MonkeyPatch) -> None:
+    torch.manual_seed(0)
+    made = Network(
+        build("squeezenet1_1", device="cpu"), name="mine", preprocessing=Preprocessing((0.5,) * 3, (0.2,) * 3)
+    )
+    saved.save(made, "trained", net="squeezenet1_1")
+
+    def full(*_: object, **__: object) -> None:
+        raise InnervisionError("no room to write out.png")
+
+    layers = ("--content-layers", "fire2", "--style-layers", "relu1")
+    with monkeypatch.context() as patch:
+        patch.setattr("innervision.images.write", full)
+        args = ("content.png", "style.png", "-o", "out.png", "--net", "trained", *layers, *SMALL[:-1])
+        refused(run("stylize", *args, "--run", "r"), "no room to write out.png")
+    files = {each.role: (each.source, each.sha256) for each in record.read_card("r").inputs}
+    for role, name in (("weights", "model.safetensors"), ("net", "model.json")):
+        assert files[role] == (str(Path("trained", name).absolute()), sha256(f"trained/{name}"))
+    Path("elsewhere").mkdir()
+    monkeypatch.chdir("elsewhere")
+    whole = Path("../trained/model.safetensors").read_bytes()
+    saved.save(made.frozen(), "../trained", net="squeezenet1_1", dtype=torch.bfloat16)
+    refused(run("stylize", "--resume", "../r"), "model.safetensors is not the same file any more")
+    Path("../trained/model.safetensors").write_bytes(whole)
+    found = run("stylize", "--resume", "../r")
+    assert found.exit_code == 0, found.output
+    assert pixels("../out.png").shape == (48, 64, 3)
+
+
 def test_a_picture_that_cannot_be_written_at_the_end_is_not_lost(monkeypatch: pytest.MonkeyPatch) -> None:
     def full(*_: object, **__: object) -> None:
         raise InnervisionError("no room to write out.png")
@@ -603,6 +648,27 @@ def test_memory_that_runs_out_at_the_last_size(
     assert Path("out.png").read_bytes() == Path("whole.png").read_bytes()
 
 
+@pytest.mark.parametrize("stopped", [True, False])
+def test_a_run_s_folder_that_is_full_at_the_end_does_not_hide_the_picture(
+    monkeypatch: pytest.MonkeyPatch, stopped: bool
+) -> None:
+    def full(*_: object) -> None:
+        raise InnervisionError("no room to write in r")
+
+    if stopped:
+        monkeypatch.setattr(Plain, "frame", lambda *_: signal.raise_signal(signal.SIGINT))
+        monkeypatch.setattr(record.Run, "save_checkpoint", full)
+    else:
+        monkeypatch.setattr("innervision.record.run.draw_curve", full)
+    found = run("stylize", "content.png", "style.png", "-o", "out.png", *SMALL[:-1], "--run", "r")
+    assert found.exit_code == 2, found.output
+    what = "best picture so far" if stopped else "picture"
+    said = [f"the {what} is in {Path('out.png').absolute()}", "innervision: no room to write in r"]
+    assert found.stderr.splitlines()[-2:] == said
+    assert pixels("out.png").shape == (48, 64, 3)
+    assert record.read_card("r").status == ("failed" if stopped else "done")
+
+
 def test_two_runs_into_one_folder() -> None:
     args = ("stylize", "content.png", "style.png", "-o", "out.png", *SMALL[:-1], "--run", "r")
     assert run(*args).exit_code == 0
@@ -638,6 +704,51 @@ def test_a_run_of_another_command_is_not_gone_on_with() -> None:
     Path("r/run.json").write_text(json.dumps({**card, "command": "train", "inputs": []}))
     for more in ((), ("--dry-run",)):
         refused(run("stylize", "--resume", "r", *more), "one of innervision train, not of stylize")
+
+
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        ({"options": {"size": "large"}}, "no card of a painting: '>' not supported"),
+        ({"options": {"style_layers": 3, "stages": [[1]]}}, "no card of a painting: not enough values"),
+        ({"machine": {"cores": 2}}, "no card of a painting: no device, precision, threads of the machine"),
+        ({"versions": {"innervision": "99"}}, "innervision is "),
+    ],
+)
+def test_a_card_that_cannot_be_gone_on_with(change: dict[str, object], said: str) -> None:
+    done = run("stylize", "content.png", "style.png", "-o", "out.png", *SMALL[:-1], "--run", "r")
+    assert done.exit_code == 0, done.output
+    Path("out.png").unlink()
+    card = json.loads(Path("r/run.json").read_text())
+    Path("r/run.json").write_text(json.dumps({**card, "status": "stopped", **change}))
+    Path("r/checkpoint.pt").touch()
+    refused(run("stylize", "--resume", "r"), said)
+
+
+def test_a_picture_that_came_by_standard_input_moves_with_the_run(monkeypatch: pytest.MonkeyPatch) -> None:
+    def full(*_: object, **__: object) -> None:
+        raise InnervisionError("no room to write out.png")
+
+    args = ("--threads", "1", *SMALL[:-1])
+    with monkeypatch.context() as patch:
+        patch.setattr("innervision.images.write", full)
+        typed = ("stylize", "-", "style.png", "-o", "out.png", *args, "--run", "r")
+        refused(run(*typed, stdin=Path("content.png").read_bytes()), "no room to write out.png")
+    Path("r").rename("moved [here]")
+    found = run("stylize", "--resume", "moved [here]")
+    assert found.exit_code == 0, found.output
+    assert run("stylize", "content.png", "style.png", "-o", "whole.png", *args, "--no-run").exit_code == 0
+    assert Path("out.png").read_bytes() == Path("whole.png").read_bytes()
+
+
+def test_an_error_s_line_keeps_the_spaces_of_a_name() -> None:
+    assert stylize("--no-run").exit_code == 0
+    Path("out.png").unlink()
+    Path("two  spaces").mkdir()
+    Path("two  spaces/run.json").touch()
+    found = run("stylize", "content.png", "style.png", "-o", "out.png", *SMALL[:-1], "--run", "two  spaces")
+    refused(found, "--resume 'two  spaces'")
+    refused(run("stylize", "no\nsuch.png", "style.png", "-o", "out.png", *SMALL), "no file 'no such.png'")
 
 
 def test_debug_shows_where_an_error_arose() -> None:
@@ -694,6 +805,29 @@ def test_stopped_at_a_coarse_stage_it_says_the_size(monkeypatch: pytest.MonkeyPa
     assert "there is no run to go on with" in found.stderr
     found = stylize("--stages", "32:4")
     assert "out.png: 1 of 4 evaluations" in found.stderr  # of the size that was ordered
+
+
+def test_the_first_ctrl_c_may_come_as_the_picture_is_written(monkeypatch: pytest.MonkeyPatch) -> None:
+    write = images.write
+
+    def slow(*args: object, **more: object) -> None:
+        signal.raise_signal(signal.SIGINT)
+        write(*args, **more)  # type: ignore[arg-type]
+
+    monkeypatch.setattr("innervision.images.write", slow)
+    found = run("stylize", "content.png", "style.png", "-o", "out.png", *SMALL[:-1], "--run", "r")
+    assert found.exit_code == 0, found.output
+    assert sha256("out.png") == json.loads(Path("r/run.json").read_text())["result"]["sha256"]
+    assert record.read_card("r").status == "done"
+
+
+def test_what_systems_end_a_run_with_is_as_ctrl_c(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(Plain, "frame", lambda *_: signal.raise_signal(signal.SIGTERM))
+    found = run("stylize", "content.png", "style.png", "-o", "out.png", *SMALL[:-1], "--run", "r")
+    assert found.exit_code == 130, found.output
+    assert found.stderr.endswith("\ngo on by: innervision stylize --resume r\n")
+    assert record.read_card("r").status == "stopped" and Path("r/checkpoint.pt").is_file()
+    assert signal.getsignal(signal.SIGTERM) is signal.SIG_DFL
 
 
 def test_a_second_ctrl_c_stops_at_once() -> None:
@@ -791,6 +925,88 @@ def test_where_nobody_reads_the_events_it_is_as_ctrl_c(monkeypatch: pytest.Monke
             told.step(1, 2)
         told.step(2, 2)
         told.end("done")
+
+
+def test_who_no_longer_reads_stops_a_painting_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    """In a pipeline Ctrl-C ends the reader, too: that is no second Ctrl-C, which would stop at once."""
+    for pressed in (False, True):
+        reader, writer = os.pipe()
+        os.close(reader)
+        with (
+            open(writer, "w") as out,  # noqa: PTH123
+            listener(quiet=False, as_json=True) as told,
+            interrupts() as wanted,
+        ):
+            monkeypatch.setattr("sys.stdout", out)
+            if pressed:
+                signal.raise_signal(signal.SIGINT)
+            told.end({"event": "result"}, "")
+            assert wanted == [signal.SIGINT]
+            told.end({"event": "result"}, "")
+
+
+def test_lines_that_nobody_reads_stop_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+    class Gone(io.StringIO):
+        def write(self, text: str) -> int:
+            raise BrokenPipeError
+
+    monkeypatch.setattr("sys.stderr", Gone())
+    Plain().end({}, "done")
+    with telling(quiet=False, as_json=False) as told:
+        told.say("a line")
+        told.step(2, 2)
+        told.end("done")
+
+
+def test_strange_names_of_runs_are_a_line_each(tmp_path: Path) -> None:
+    names = {"a\nb": "a?b", "\x1b[2Jc": "?[2Jc", "图片 [red]": "图片 [red]", os.fsdecode(b"\xff"): "?"}
+    card = record.RunCard(
+        command="stylize",
+        line="",
+        preset="gatys",
+        options={},
+        seed=0,
+        inputs=(),
+        output="/图/out.png",
+        versions={},
+        machine={},
+        status="stopped",
+    )
+    for hour, name in enumerate(names):
+        Path("runs", name).mkdir(parents=True)
+        write_card(replace(card, started=f"2030-01-01T0{hour}"), Path("runs", name))
+    found = run("runs")
+    head, *rows = found.stdout.splitlines()
+    assert found.exit_code == 0 and len(rows) == len(names)
+    for row, shown in zip(rows, names.values(), strict=True):
+        assert row.startswith(f"{shown}  ")
+        wide = sum(ord(sign) > 0x2E80 for sign in row[: row.index("stylize")])  # two columns each
+        assert row.index("stylize") + wide == head.index("command")
+    assert "?[2Jc left no checkpoint" in found.stderr
+    printed = spawn("runs", env={**os.environ, "PYTHONIOENCODING": "latin-1"})
+    assert printed.returncode == 0, printed.stderr
+    assert rb"\u56fe\u7247 [red]" in printed.stdout
+
+
+def test_a_run_that_goes_on_is_told_by_its_last_event() -> None:
+    done = record.Result("out", "", 3, 9, 1.0, {}, 1.0)
+    card = record.RunCard(
+        command="stylize",
+        line="",
+        preset="gatys",
+        options={},
+        seed=0,
+        inputs=(),
+        output="out",
+        versions={},
+        machine={},
+        result=done,
+    )
+    Path("runs/r").mkdir(parents=True)
+    Path("runs/r/events.jsonl").write_text('{"event": "frame", "count": 7, "steps": 9}\n')
+    for status, steps in (("running", "7/9"), ("stopped", "3/9")):
+        write_card(replace(card, status=status), Path("runs/r"))
+        assert f" {steps} " in run("runs").stdout
 
 
 def test_each_run_is_told_in_its_own_terms() -> None:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import os
+import shutil
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -202,6 +204,9 @@ def test_lines_that_are_no_events_are_passed_over(tmp_path: Path) -> None:
     stop_at_once(tmp_path)
     with (tmp_path / "events.jsonl").open("a") as events:
         events.write('\n42\n["event", "count"]\n{"other": 1}\n{"event": "frame", "count": "2"}\nnull\n')
+        events.write("[" * 100_000 + "\n")
+    with (tmp_path / "events.jsonl").open("ab") as events:
+        events.write(b"\x00\x00\xff\n")
     run, saved = record.resume_run(tmp_path, card())
     with run:
         list(run.watch(Halving(done=saved["done"])))
@@ -235,6 +240,86 @@ def test_a_damaged_checkpoint_or_card_is_refused(tmp_path: Path) -> None:
         record.resume_run(tmp_path, card())
     with pytest.raises(RunUnusable, match="holds no run"):
         record.read_card(tmp_path / "nowhere")
+
+
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        ('{"started": null}', "started is None"),
+        ('{"command": 3}', "command is 3"),
+        ('{"options": []}', r"options is \[\]"),
+        ('{"machine": "none"}', "machine is 'none'"),
+        ('{"seed": "0"}', "seed is '0'"),
+        ('{"inputs": [{"role": "content", "source": 1, "sha256": ""}]}', "source is 1"),
+        ('{"result": {"count": 1}}', "missing"),
+        ('{"result": {"count": "1"}}', "count is '1'"),
+        ('{"result": {"total": "low"}}', "total is 'low'"),
+        ('{"result": {"values": {"accuracy": "x"}}}', "values is {'accuracy': 'x'}"),
+        ("[" * 100_000, "recursion"),
+        ("{", "Expecting"),
+    ],
+)
+def test_a_card_that_makes_no_sense_is_refused_and_not_listed(tmp_path: Path, change: str, said: str) -> None:
+    stop_at_once(tmp_path / "good")
+    shutil.copytree(tmp_path / "good", tmp_path / "bad")
+    path = tmp_path / "bad/run.json"
+    try:
+        changes = json.loads(change)
+    except (ValueError, RecursionError):
+        path.write_text(change)
+    else:
+        data = json.loads(path.read_text())
+        if isinstance(changes.get("result"), dict) and said != "missing":
+            changes["result"] = {**data["result"], **changes["result"]}
+        path.write_text(json.dumps({**data, **changes}))
+    with pytest.raises(RunUnusable, match=rf"bad/run.json' cannot be read as a run card: .*{said}"):
+        record.read_card(tmp_path / "bad")
+    assert [path.name for path, _ in record.list_runs(tmp_path)] == ["good"]
+
+
+@pytest.mark.skipif(os.name == "nt", reason="no named pipes in folders")
+def test_pipes_and_folders_in_the_place_of_files_hold_nothing_up(tmp_path: Path) -> None:
+    stop_at_once(tmp_path / "good")
+    (tmp_path / "pipe").mkdir()
+    os.mkfifo(tmp_path / "pipe/run.json")
+    (tmp_path / "folder/run.json").mkdir(parents=True)
+    (tmp_path / "folder/.lock").mkdir()
+    assert [path.name for path, _ in record.list_runs(tmp_path)] == ["good"]
+    assert not record.in_use(tmp_path / "folder")
+
+
+@pytest.mark.skipif(os.name == "nt", reason="no limits on the size of files")
+def test_a_checkpoint_that_finds_no_room_leaves_the_one_before(tmp_path: Path) -> None:
+    import resource
+
+    with record.open_run(tmp_path, card()) as run:
+        work = Halving()
+        run.save_checkpoint(work)
+        before = (tmp_path / "checkpoint.pt").read_bytes()
+        soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+        work.checkpoint = lambda: {"tensor": torch.zeros(1 << 16)}  # 256 KiB
+        try:
+            resource.setrlimit(resource.RLIMIT_FSIZE, (1 << 12, hard))
+            with pytest.raises(InnervisionError, match=r"no room to write .*checkpoint\.pt: "):
+                run.save_checkpoint(work)
+        finally:
+            resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+    assert (tmp_path / "checkpoint.pt").read_bytes() == before
+    assert not list(tmp_path.glob(".checkpoint*"))
+
+
+def test_a_run_that_is_done_makes_room_before_it_draws(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(*_: object) -> None:
+        raise InnervisionError("no room" if not (tmp_path / "checkpoint.pt").exists() else "too early")
+
+    monkeypatch.setattr("innervision.record.run.draw_curve", full)
+    with record.open_run(tmp_path, card()) as run:
+        run.save_checkpoint(Halving())
+        with pytest.raises(InnervisionError, match="no room"):
+            run.finish(result(6))
+    assert record.read_card(tmp_path).status == "done"
 
 
 def test_a_folder_belongs_to_one_run(tmp_path: Path) -> None:

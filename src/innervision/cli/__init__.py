@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import importlib
+import io
 import os
+import re
 import signal
 import sys
 from collections.abc import Mapping
@@ -82,7 +84,7 @@ class LazyGroup(click.Group):
         except InnervisionError as error:
             if ctx.params.get("debug"):
                 raise
-            raise Failure(" ".join(str(error).split())) from error
+            raise Failure(re.sub(r"\s*\n\s*", " ", str(error).strip())) from error
         except (click.ClickException, click.exceptions.Exit, click.Abort):
             raise
         except Exception as error:
@@ -131,5 +133,7 @@ def main(args: list[str] | None = None) -> NoReturn:
     """Run the command line and exit."""
     if sys.platform == "win32":  # by Ctrl-Break the studio stops its jobs: let it do what Ctrl-C does
         signal.signal(signal.SIGBREAK, lambda number, frame: signal.raise_signal(signal.SIGINT))
+    if isinstance(sys.stdout, io.TextIOWrapper) and sys.stdout.errors == "strict":
+        sys.stdout.reconfigure(errors="backslashreplace")  # names of files that this locale cannot write
     cli.main(args=args, prog_name="innervision")
     raise SystemExit(0)

@@ -34,10 +34,10 @@ class Order:
     output: str
 
 
-def again(before: RunCard, typed: Options, output: str | None) -> Order:
+def again(before: RunCard, folder: Path, typed: Options, output: str | None) -> Order:
     """Return the order of a run that is to be gone on with; options typed now must say the same.
 
-    Raises RunUnusable for a run of another command.
+    Raises RunUnusable for a run of another command, and for a card whose options are none of stylize.
     """
     if before.command != "stylize":
         raise RunUnusable(
@@ -45,9 +45,25 @@ def again(before: RunCard, typed: Options, output: str | None) -> Order:
         )
     tuples = {name: _tuples(value) for name, value in before.options.items()}
     known = {each.name for each in fields(Recipe)}
-    chosen = replace(Recipe(**{n: v for n, v in tuples.items() if n in known}), **typed)
-    sources = tuple(each.source for each in before.inputs if each.role in ("content", "style"))
+    try:
+        if missing := {"precision", "threads", "device"} - before.machine.keys():
+            raise ValueError(f"no {', '.join(sorted(missing))} of the machine")
+        chosen = Recipe(**{n: v for n, v in tuples.items() if n in known})
+    except (TypeError, AttributeError, ValueError) as error:
+        raise RunUnusable(f"'{folder / 'run.json'}' is no card of a painting: {error}") from error
+    chosen = replace(chosen, **typed)
+    pictures = [each.source for each in before.inputs if each.role in ("content", "style")]
+    sources = tuple(_place(source, folder) for source in pictures)
     return Order(before.preset, sources, absolute(chosen), output or before.output)
+
+
+def _place(source: str, folder: Path) -> str:
+    """Return where a picture is now: what came by standard input has moved with the run's folder."""
+    from innervision.record import STDIN
+
+    own = folder / STDIN
+    moved = Path(source).name == STDIN and own.is_file() and not Path(source).is_file()
+    return str(own.absolute()) if moved else source
 
 
 def _tuples(value: Any) -> Any:
@@ -60,9 +76,19 @@ def absolute(chosen: Recipe) -> Recipe:
     if start_file(start) is not None and not start.startswith("sample:"):
         start = str(Path(start).absolute())
     weights = None if chosen.weights is None else str(Path(chosen.weights).absolute())
-    file, colon, function = chosen.net.rpartition(":")
-    net = f"{Path(file).absolute()}:{function}" if colon else chosen.net
-    return replace(chosen, start=start, weights=weights, net=net)
+    return replace(chosen, start=start, weights=weights, net=_lasting(chosen.net))
+
+
+def _lasting(net: str) -> str:
+    """Return a network's name, a folder or a file in it as a full path."""
+    from innervision import models, nets
+
+    if net in nets.NETS or net in models.shipped():
+        return net
+    if models.find(net) is not None:
+        return str(Path(net).absolute())
+    file, colon, function = net.rpartition(":")
+    return f"{Path(file).absolute()}:{function}" if colon else net
 
 
 @dataclass(frozen=True)
@@ -116,7 +142,7 @@ def look(order: Order, limit: int, folder: Path | None) -> Seen:
             pictures.append(source)
             read.append(Input(role, source, ""))
         elif source == "-":
-            came = data = sys.stdin.buffer.read()
+            came = data = images.standard_input()
             pictures.append(images.read(_Stdin(data), max_pixels=limit))
             place = source if folder is None else str((folder / STDIN).absolute())
             read.append(Input(role, place, hashlib.sha256(data).hexdigest()))
@@ -134,19 +160,25 @@ def look(order: Order, limit: int, folder: Path | None) -> Seen:
 
 def _network(recipe: Recipe) -> Iterator[Input]:
     """Yield the files that the network comes from."""
-    from innervision import nets, weights
+    from innervision import models, nets, weights
     from innervision.errors import WeightsMissing
     from innervision.files import sha256
     from innervision.record import Input
 
     net, file = recipe.net, recipe.weights
-    published = weights.default(net) if file is None else None
-    path = Path(file) if file is not None else None if published is None else weights.locate(published)
+    trained = None if net in nets.NETS else models.find(net)
+    if file is not None:
+        path = Path(file)
+    elif trained is not None:
+        path = trained / models.WEIGHTS
+    else:
+        published = weights.default(net)
+        path = None if published is None else weights.locate(published)
     if path is not None:
         if not path.is_file():
             raise WeightsMissing(f"no weights file '{path}': check its name and folder")
-        yield Input("weights", str(path), sha256(path))
-    own = Path(net.rpartition(":")[0])
+        yield Input("weights", str(path.absolute()), sha256(path))
+    own = Path(net.rpartition(":")[0]) if trained is None else trained / models.CARD
     if net not in nets.NETS and own.is_file():
         yield Input("net", str(own.absolute()), sha256(own))
 

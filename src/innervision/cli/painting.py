@@ -12,7 +12,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-import click
+from innervision.cli.seeing import say
 
 if TYPE_CHECKING:
     from innervision.cli.progress import Listener
@@ -30,20 +30,18 @@ def paint(painting: Painting, run: Run | None, output: str, told: Listener, *, c
         if run is None
         else contextlib.closing(run.watch(painting, checkpoints=checkpoints))
     )
-    with rescue(painting, run, output):
-        with interrupts() as wanted, watched as frames:
-            for frame in frames:
-                told.frame(painting, frame, time.perf_counter() - clock)
-                if wanted and frame.count < frame.steps:
-                    stopped = True
-                    break
-        painting.save(output)
-    result = conclude(painting, output, time.perf_counter() - clock if run is None else run.seconds)
-    if run is not None:
-        if stopped:
-            run.stop(painting, result)
-        else:
-            run.finish(result)
+    with interrupts() as wanted:  # until all is kept: the first Ctrl-C may come as the picture is written
+        with rescue(painting, run, output):
+            with watched as frames:
+                for frame in frames:
+                    told.frame(painting, frame, time.perf_counter() - clock)
+                    if wanted and frame.count < frame.steps:
+                        stopped = True
+                        break
+            painting.save(output)
+        result = conclude(painting, output, time.perf_counter() - clock if run is None else run.seconds)
+        if run is not None:
+            close(run, painting, result, stopped=stopped)
     event = {"event": "result", "status": "stopped" if stopped else "done", **asdict(result)}
     event["run"] = None if run is None else str(run.folder)
     told.end(event, farewell(painting, result, run, stopped))
@@ -66,30 +64,51 @@ def rescue(painting: Painting, run: Run | None, output: str) -> Iterator[None]:
         if painting.best is not None:
             with contextlib.suppress(Exception):
                 painting.save(output)
-                click.echo(f"the best picture so far is in {place(painting, output)}", err=True)
+                say(f"the best picture so far is in {place(painting, output)}")
         if run is not None and not isinstance(error, Diverged):
             with contextlib.suppress(Exception):
                 run.save_checkpoint(painting)
             if run.resumable:
-                click.echo(further(run), err=True)
+                say(further(run))
         raise
+
+
+def close(run: Run, painting: Painting, result: Result, *, stopped: bool) -> None:
+    """Close the run's folder; where that fails, say where the picture is, which is written already."""
+    try:
+        if stopped:
+            run.stop(painting, result)
+        else:
+            run.finish(result)
+    except Exception:
+        what = "best picture so far" if stopped else "picture"
+        say(f"the {what} is in {place(painting, result.output)}")
+        if stopped and run.resumable:
+            say(further(run))
+        raise
+
+
+class Ear:
+    """Hears Ctrl-C: the first one is noted, so that a step may end; a second one stops at once."""
+
+    def __init__(self) -> None:
+        self.wanted: list[int] = []
+
+    def __call__(self, number: int, _: object) -> None:
+        if self.wanted:
+            raise KeyboardInterrupt
+        self.wanted.append(number)
+        with contextlib.suppress(RuntimeError):  # a line that is being written may be what it broke into
+            say("finishing this step; Ctrl-C again stops at once")
 
 
 @contextlib.contextmanager
 def interrupts() -> Iterator[list[int]]:
     """Yield a list that Ctrl-C fills, so that a step may end first; a second one stops at once."""
-    wanted: list[int] = []
-
-    def hear(number: int, _: object) -> None:
-        if wanted:
-            raise KeyboardInterrupt
-        wanted.append(number)
-        with contextlib.suppress(OSError):  # nobody may be there to read it
-            click.echo("finishing this step; Ctrl-C again stops at once", err=True)
-
-    before = signal.signal(signal.SIGINT, hear)
+    ear = Ear()
+    before = signal.signal(signal.SIGINT, ear)
     try:
-        yield wanted
+        yield ear.wanted
     finally:
         signal.signal(signal.SIGINT, before)
 

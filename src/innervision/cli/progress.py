@@ -3,12 +3,10 @@
 from __future__ import annotations
 
 import contextlib
-import json
 from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
 
-import click
-
+from innervision.cli.seeing import as_ctrl_c, emit, say, terminal
 from innervision.record import frame_event, snapshot_event
 
 if TYPE_CHECKING:
@@ -68,17 +66,19 @@ def forecast(cost: Estimate) -> str:
     >>> forecast(Estimate(31_000_000_000_000, 250, 2**30, 20 * 2**30, longest=512, fits=True))
     'about 3.1e13 multiply-adds, 4 min on this machine, peak memory about 1.0 GiB of 20.0 GiB available'
     """
+    work = "" if cost.multiply_adds is None else f"{cost.multiply_adds:.1e} multiply-adds, ".replace("+", "")
+    time = "time not known" if cost.seconds is None else f"{duration(cost.seconds)} on this machine"
+    return f"about {work}{time}, {needs(cost)}"
+
+
+def needs(cost: Estimate) -> str:
+    """Return the memory that it will take, of how much."""
     from innervision.memory import gib
 
-    work = "" if cost.multiply_adds is None else f"{cost.multiply_adds:.1e} multiply-adds, ".replace("+", "")
-    memory = (
-        "peak memory not known on this system"
-        if cost.memory is None
-        else f"peak memory about {gib(cost.memory)}"
-    )
-    of = "" if cost.memory is None or cost.available is None else f" of {gib(cost.available)} available"
-    time = "time not known" if cost.seconds is None else f"{duration(cost.seconds)} on this machine"
-    return f"about {work}{time}, {memory}{of}"
+    if cost.memory is None:
+        return "peak memory not known on this system"
+    of = "" if cost.available is None else f" of {gib(cost.available)} available"
+    return f"peak memory about {gib(cost.memory)}{of}"
 
 
 def duration(seconds: float) -> str:
@@ -153,15 +153,15 @@ class JsonLines:
     """Writes events as JSON lines to standard output; the last is the result."""
 
     def begin(self, painting: Painting) -> None:
-        click.echo(json.dumps({"event": "start", "text": introduce(painting)}))
+        emit({"event": "start", "text": introduce(painting)})
 
     def frame(self, painting: Painting, frame: Frame, seconds: float) -> None:
-        click.echo(json.dumps(frame_event(frame, seconds)))
+        emit(frame_event(frame, seconds))
         if painting.snapshot_due(frame):
-            click.echo(json.dumps(snapshot_event(frame, painting.changes)))
+            emit(snapshot_event(frame, painting.changes))
 
     def end(self, event: dict[str, Any], text: str) -> None:
-        click.echo(json.dumps(event))
+        emit(event)
 
 
 class Plain:
@@ -172,16 +172,16 @@ class Plain:
 
     def begin(self, painting: Painting) -> None:
         for line in introduce(painting):
-            click.echo(line, err=True)
+            say(line)
 
     def frame(self, painting: Painting, frame: Frame, seconds: float) -> None:
         left = self._left(painting, frame, seconds)
         if painting.snapshot_due(frame) and frame.values:  # none where colours alone were matched
-            times = f"{seconds:.0f} s" + ("" if left is None else f", about {left:.0f} s left")
-            click.echo(f"{progress(painting, frame)}; {times}", err=True)
+            times = f"{seconds:.0f} s" + (f", about {left:.0f} s left" if left else "")
+            say(f"{progress(painting, frame)}; {times}")
 
     def end(self, event: dict[str, Any], text: str) -> None:
-        click.echo(text, err=True)
+        say(text)
 
     def _left(self, painting: Painting, frame: Frame, seconds: float) -> float | None:
         """Return the seconds still to go, if they can be told; to be asked at each frame from the first."""
@@ -226,19 +226,27 @@ class Bar(Plain):
 
 @contextlib.contextmanager
 def listener(*, quiet: bool, as_json: bool) -> Iterator[Listener]:
-    """Yield the listener that fits: JSON lines, none, a bar on a terminal, plain lines elsewhere."""
+    """Yield the listener that fits: JSON lines, none, a bar on a terminal, plain lines elsewhere.
+
+    Within, SIGTERM is as Ctrl-C.
+    """
+    with as_ctrl_c(), _listener(quiet=quiet, as_json=as_json) as told:
+        yield told
+
+
+@contextlib.contextmanager
+def _listener(*, quiet: bool, as_json: bool) -> Iterator[Listener]:
     if as_json:
         yield JsonLines()
         return
     if quiet:
         yield Silent()
         return
-    from rich.console import Console
     from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
     from rich.table import Column
 
-    console = Console(stderr=True)
-    if not console.is_terminal:
+    console = terminal()
+    if console is None:
         yield Plain()
         return
     columns = (

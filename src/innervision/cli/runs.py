@@ -31,25 +31,31 @@ def runs(folder: Path | None) -> None:
         raise Invalid(f"no folder '{folder}': name one that holds runs")
     folder = folder or RUNS
     rows: list[list[str]] = []
-    hints: list[str] = []
+    unfinished: list[tuple[Path, str]] = []
     for path, card in list_runs(folder):
         alive = card.status == "running" and in_use(path)
         status = "broken off" if card.status == "running" and not alive else card.status
         done = steps(path, card)
-        rows.append([path.name, card.command, status, card.preset or "-", done, outcome(card), card.output])
+        row = [path.name, card.command, status, card.preset or "-", done, outcome(card), card.output]
+        rows.append([plain(cell) for cell in row])
         if card.command in ("stylize", "train") and card.status != "done" and not alive:
-            hints.append(further(path, card.command))
+            unfinished.append((path, card.command))
     if not rows:
         click.echo(f"no runs in '{folder}'", err=True)
         return
     table(("run", "command", "status", "recipe", "steps", "result", "output"), rows)
-    for hint in hints[-_HINTS:]:
-        click.echo(hint, err=True)  # standard output is the table's
+    for path, command in unfinished[-_HINTS:]:
+        click.echo(further(path, command), err=True)  # standard output is the table's
+
+
+def plain(text: str) -> str:
+    """Return a text as it fits into a line: a name may hold line breaks, and what a terminal obeys."""
+    return "".join(sign if sign.isprintable() else "?" for sign in text)
 
 
 def steps(folder: Path, card: RunCard) -> str:
     """Say how many steps a run has done, and of how many: by its result, else by its last event."""
-    if card.result is not None:
+    if card.result is not None and card.status != "running":  # of one that goes on, it is the last sitting's
         return f"{card.result.count}/{card.result.steps}"
     event = last_event(folder)
     if event is None:
@@ -76,9 +82,9 @@ def further(folder: Path, command: str) -> str:
     place = shlex.quote(str(folder))
     count = saved_at(folder)
     if count is not None:
-        return f"{folder.name} goes on from step {count} by: innervision {command} --resume {place}"
+        return f"{plain(folder.name)} goes on from step {count} by: innervision {command} --resume {place}"
     more = "; with --checkpoints a painting can be gone on with after a crash" * (command == "stylize")
-    return f"{folder.name} left no checkpoint to go on from: start it anew{more}"
+    return f"{plain(folder.name)} left no checkpoint to go on from: start it anew{more}"
 
 
 def saved_at(folder: Path) -> int | None:

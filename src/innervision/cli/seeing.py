@@ -23,8 +23,10 @@ import click
 from innervision.cli import STARTED
 from innervision.cli.options import Several
 from innervision.cli.order import machine, versions
+from innervision.errors import InnervisionError
 
 if TYPE_CHECKING:
+    from rich.console import Console
     from rich.progress import Progress
     from torch import Tensor
 
@@ -165,7 +167,7 @@ class Telling:
         seconds = time.perf_counter() - self._began
         if self._kind == "json":
             event = {"event": "step", "step": done, "of": of, "text": text, "seconds": round(seconds, 3)}
-            self._event({**event, **values})
+            emit({**event, **values})
         elif self._bar is not None and self._task is not None:
             self._bar.update(self._task, completed=done, total=of, description=text)
         elif self._kind == "plain" and (done == of or seconds - self._said > 5):
@@ -173,34 +175,45 @@ class Telling:
 
             to_go = time_left(done, of, seconds)
             left = f", about {to_go:.0f} s left" if to_go else ""
-            click.echo(f"{done}/{of} {text}{left}", err=True)
+            say(f"{done}/{of} {text}{left}")
             self._said = seconds
-
-    def _event(self, event: Mapping[str, Any]) -> None:
-        """Write an event; where nobody reads any more, let it be as Ctrl-C: what is done so far is kept."""
-        try:
-            click.echo(json.dumps(event))
-        except BrokenPipeError:
-            self._kind = "quiet"
-            with Path(os.devnull).open("wb") as nothing:  # else Python's last flush would fail, too
-                os.dup2(nothing.fileno(), sys.stdout.fileno())
-            signal.raise_signal(signal.SIGINT)
 
     def say(self, text: str) -> None:
         """Tell a line that a person reads."""
         if self._bar is not None:
             self._bar.console.print(text, markup=False, highlight=False)
         elif self._kind == "plain":
-            click.echo(text, err=True)
+            say(text)
 
     def end(self, text: str, **values: Any) -> None:
         """Tell what came of it."""
         if self._bar is not None:
             self._bar.stop()
         if self._kind == "json":
-            self._event({"event": "result", **values})
+            emit({"event": "result", **values})
         elif self._kind != "quiet":
-            click.echo(text, err=True)
+            say(text)
+
+
+def say(text: str) -> None:
+    """Tell a line to a person. That nobody reads it, as where Ctrl-C ended the pager too, stops no work."""
+    with contextlib.suppress(OSError):
+        click.echo(text, err=True)
+
+
+def emit(event: Mapping[str, Any]) -> None:
+    """Write an event; where nobody reads any more, let it be as Ctrl-C: what is done so far is kept."""
+    try:
+        click.echo(json.dumps(event))
+    except BrokenPipeError:
+        with Path(os.devnull).open("wb") as nothing:  # else Python's last flush would fail, too
+            os.dup2(nothing.fileno(), sys.stdout.fileno())
+        # a Ctrl-C that ended the reader, too, has been heard already, and a second one would stop at once
+        if not getattr(signal.getsignal(signal.SIGINT), "wanted", ()):
+            signal.raise_signal(signal.SIGINT)
+    except OSError as error:
+        why = error.strerror or str(error)
+        raise InnervisionError(f"cannot write events to standard output: {why}") from error
 
 
 @contextlib.contextmanager
@@ -236,16 +249,25 @@ def _telling(*, quiet: bool, as_json: bool) -> Iterator[Telling]:
     if quiet or as_json:
         yield Telling("json" if as_json else "quiet")
         return
-    from rich.console import Console
     from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
-    console = Console(stderr=True)
-    if not console.is_terminal:
+    console = terminal()
+    if console is None:
         yield Telling("plain")
         return
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
     with Progress(*columns, console=console, transient=True) as bar:
         yield Telling("bar", bar)
+
+
+def terminal() -> Console | None:
+    """Return the console of standard error where a bar can be drawn: on a terminal that is not a dumb one."""
+    from rich.console import Console
+
+    console = Console(stderr=True)
+    # FORCE_COLOR, by which builds want their logs in colour, makes no terminal
+    there = console.file.isatty() or os.environ.get("TTY_COMPATIBLE") == "1"
+    return console if there and console.is_interactive else None
 
 
 def began() -> datetime:

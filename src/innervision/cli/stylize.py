@@ -78,7 +78,7 @@ def stylize(
 
     if resume is not None:
         before = record.read_card(resume)
-        order = again(before, given(ctx), output)
+        order = again(before, resume, given(ctx), output)
         if is_done(before, order):
             tell_done(before, resume, quiet=quiet, as_json=as_json)
             return
@@ -148,7 +148,7 @@ def sit_down(order: Order, seen: Seen, card: RunCard, saved: dict[str, Any] | No
 
 def foretell(painting: Painting, files: list[str], *, as_json: bool) -> None:
     """Say what is about to be done, what it will cost and write; raise OutOfMemory where it would not fit."""
-    from innervision.cli.progress import forecast, introduce
+    from innervision.cli.progress import forecast, introduce, needs
     from innervision.paint.estimate import estimate, refuse
 
     cost = estimate(painting)
@@ -158,7 +158,7 @@ def foretell(painting: Painting, files: list[str], *, as_json: bool) -> None:
     else:
         colours = painting.recipe.color == "transfer-only"
         written = [f"would write {', '.join(files)}"] if files else []
-        click.echo("\n".join([*introduce(painting), *([] if colours else [forecast(cost)]), *written]))
+        click.echo("\n".join([*introduce(painting), needs(cost) if colours else forecast(cost), *written]))
     refuse(painting, cost)
 
 

@@ -8,6 +8,7 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, fields
 from datetime import datetime
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 from innervision.errors import RunUnusable
@@ -90,17 +91,45 @@ def read_card(folder: Path | str) -> RunCard:
         data = {f.name: data[f.name] for f in fields(RunCard)}
         data["inputs"] = tuple(Input(**one) for one in data["inputs"])
         data["result"] = None if data["result"] is None else Result(**data["result"])
-        return RunCard(**data)
+        card = RunCard(**data)
+        for part in (card, *card.inputs, *filter(None, [card.result])):
+            _check(part)
+        return card
     except (FileNotFoundError, NotADirectoryError):
         raise RunUnusable(f"'{folder}' holds no run (no run.json): see innervision runs") from None
-    except (OSError, ValueError, KeyError, TypeError) as error:
-        raise RunUnusable(f"'{path}' cannot be read as a run card: {error}") from error
+    except (OSError, ValueError, KeyError, TypeError, RecursionError) as error:
+        why = f"no {error}" if isinstance(error, KeyError) else error
+        raise RunUnusable(f"'{path}' cannot be read as a run card: {why}") from error
+
+
+_KINDS: Mapping[str, type | tuple[type, ...]] = MappingProxyType(
+    {  # annotation -> what JSON gives for it
+        "str": str,
+        "int": int,
+        "float": (int, float),
+        "Mapping[str, Any]": dict,
+        "Mapping[str, str]": dict,
+        "dict[str, float]": dict,
+    }
+)
+
+
+def _check(part: RunCard | Input | Result) -> None:
+    """Raise TypeError for a field that holds another kind of value."""
+    for each in fields(part):
+        value, kind = getattr(part, each.name), _KINDS.get(str(each.type))
+        if kind is not None and not isinstance(value, kind):
+            raise TypeError(f"{each.name} is {value!r}")
+    if isinstance(part, Result) and not all(isinstance(v, int | float) for v in part.values.values()):
+        raise TypeError(f"values is {part.values!r}")
 
 
 def list_runs(folder: Path | str = RUNS) -> list[tuple[Path, RunCard]]:
     """Return the runs in a folder, oldest first; what is not one is passed over."""
     found: list[tuple[Path, RunCard]] = []
     for path in Path(folder).glob("*/run.json"):
+        if not path.is_file():  # a pipe would have nothing to say, for ever
+            continue
         with contextlib.suppress(RunUnusable):
             found.append((path.parent, read_card(path.parent)))
     return sorted(found, key=lambda run: (run[1].started, run[0]))

@@ -20,8 +20,8 @@ def read_events(folder: Path | str) -> list[dict[str, Any]]:
     path = Path(folder) / "events.jsonl"
     events: list[dict[str, Any]] = []
     if path.is_file():
-        for line in path.read_text(encoding="utf-8").splitlines():
-            with contextlib.suppress(ValueError):
+        for line in path.read_text(encoding="utf-8", errors="replace").splitlines():
+            with contextlib.suppress(ValueError, RecursionError):
                 event = json.loads(line)
                 if isinstance(event, dict) and "event" in event and isinstance(event.get("count"), int):
                     events.append(event)

@@ -119,8 +119,15 @@ class Run:
 
     def save_checkpoint(self, work: Work) -> None:
         """Save where the work stands, so that `resume_run` can go on from there."""
-        with atomic(self._checkpoint) as draft:
-            torch.save({"seconds": self.seconds, "count": self.count, "work": work.checkpoint()}, draft)
+        saved = {"seconds": self.seconds, "count": self.count, "work": work.checkpoint()}
+        # through a file of Python's: torch's own does not tell why it cannot write
+        with atomic(self._checkpoint) as draft, draft.open("wb") as file:
+            try:
+                torch.save(saved, file)
+            except RuntimeError as error:
+                if isinstance(error.__context__, OSError):  # which its closing line comes on top of
+                    raise error.__context__ from None
+                raise
 
     @property
     def resumable(self) -> bool:
@@ -135,13 +142,14 @@ class Run:
     def finish(self, result: Result) -> None:
         """Close a run that has come to its end."""
         self._close("done", result)
-        with disk(self._checkpoint):
-            self._checkpoint.unlink(missing_ok=True)
 
     def _close(self, status: str, result: Result) -> None:
         # the card first: the pictures of the run are a courtesy, the result is not
         self.card = replace(self.card, status=status, error="", result=result)
         write_card(self.card, self.folder)
+        if status == "done":  # what nobody goes on from makes room for the pictures
+            with disk(self._checkpoint):
+                self._checkpoint.unlink(missing_ok=True)
         events = read_events(self.folder)
         draw_curve(events, self.folder / "curve.png")
         draw_sheet(events, self.folder)
@@ -223,7 +231,7 @@ def take(folder: Path) -> IO[bytes]:
 def in_use(folder: Path | str) -> bool:
     """Tell whether a process is writing into a run's folder."""
     lock = Path(folder) / ".lock"
-    if not lock.exists() or not os.access(lock, os.W_OK):
+    if not lock.is_file() or not os.access(lock, os.W_OK):
         return False
     with lock.open("ab") as file:
         try:
