@@ -352,9 +352,25 @@ def test_an_estimate_leaves_the_painting_as_it_was(paint: Callable[..., Painting
     assert painting.picture().tobytes() == paint(start="noise", seed=3).picture().tobytes()
 
 
-def test_nothing_is_painted_for_colours_alone(paint: Callable[..., Painting]) -> None:
-    cost = estimate(paint(color="transfer-only"))
-    assert (cost.multiply_adds, cost.seconds, cost.fits) == (0, 0.0, True)
+@pytest.mark.parametrize("style_size", [None, 64])
+@pytest.mark.parametrize("way", ["covariance", "histogram"])
+def test_colours_alone_need_memory_too(
+    paint: Callable[..., Painting], monkeypatch: pytest.MonkeyPatch, way: str, style_size: int | None
+) -> None:
+    options = {"color": "transfer-only", "color_match": way, "size": 512, "style_size": style_size}
+    tally = Tally()
+    with tally:
+        next(paint(**options))
+    monkeypatch.setattr(memory, "in_use", lambda _: 0)
+    monkeypatch.setattr(memory, "peak", lambda _: 0)
+    monkeypatch.setattr(memory, "available", lambda _: 2**30)
+    cost = estimate(paint(**options))
+    assert (cost.multiply_adds, cost.seconds, cost.fits, cost.longest) == (0, 0.0, True, 512)
+    assert cost.memory == pytest.approx(tally.top, rel=0.25)  # fewer values, as here, are sorted in less
+    monkeypatch.setattr(memory, "available", lambda _: 2**23)
+    monkeypatch.delattr(Painting, "network")  # none is opened
+    with pytest.raises(OutOfMemory, match=r"a painting of 512x384 px needs about .*: choose --size \d+ or"):
+        next(paint(**options))
 
 
 # words

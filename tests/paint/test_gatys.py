@@ -151,6 +151,16 @@ def test_a_step_of_adam_is_its_learning_rate_in_the_recipe_s_units(paint: Paint)
         assert moved.median(1).values.tolist() == pytest.approx([0.5 * u for u in unit], rel=1e-3)
 
 
+def test_a_step_of_adam_on_the_spectrum_is_its_learning_rate_at_the_finest_grain(paint: Paint):
+    r = (torch.fft.fftfreq(24)[:, None] ** 2 + torch.fft.rfftfreq(32)[None, :] ** 2).sqrt()
+    slope = ((r + 1 / 32) / (1 / 2 + 1 / 32)) ** -0.5  # 1 at half a cycle a pixel
+    for units, unit in (("byte", 1 / 255), ("normalised", (0.229 + 0.224 + 0.225) / 3)):
+        painting = paint(optimiser="adam", canvas="detail", learning_rate=0.5, units=units)
+        before, after = (next(painting).image for _ in range(2))
+        moved = torch.fft.irfft2(torch.fft.rfft2(after - before) / slope, s=(24, 32)).abs()
+        assert moved.median().item() == pytest.approx(0.5 * unit, rel=1e-3)
+
+
 def test_clamp_holds_until_the_late_steps(paint: Paint):
     frames = list(
         paint(optimiser="adam", learning_rate=90.0, clamp=0.5, steps=6, late_steps=3, late_learning_rate=90.0)

@@ -204,10 +204,10 @@ class Painting(Iterator[Frame]):
 
     def _paint(self, resume: dict[str, Any] | None) -> Generator[Frame]:
         """Do the work; what is heavy happens at the first frame, not when a Painting is made."""
+        self.check_memory()
         if self.recipe.color == "transfer-only":
             yield self._recoloured()
             return
-        self.check_memory()
         yield from self._descent(resume)
 
     def _descent(self, resume: dict[str, Any] | None) -> Generator[Frame]:
@@ -247,9 +247,13 @@ class Painting(Iterator[Frame]):
 
     def _canvas(self, image: Tensor) -> Canvas:
         kind = self.recipe.canvas
-        if kind == "detail" or (kind == "auto" and self.recipe.optimiser == "lbfgs"):
-            return Detail(image, photos=self.goals.content if self._starts_from_content() else None)
-        return Pixels(image, 1 / self.goals.unit().to(image))
+        adam, unit = self.recipe.optimiser == "adam", 1 / self.goals.unit().to(image)
+        if kind == "pixels" or (kind == "auto" and adam):
+            return Pixels(image, unit)
+        photos = self.goals.content if self._starts_from_content() else None
+        if adam:  # whose rate is in the recipe's units: of the finest grain; large forms move faster
+            return Detail(image, photos=photos, gain=float(unit.mean()))
+        return Detail(image, photos=photos)
 
     def _finish(self, image: Tensor) -> Tensor:
         if self.recipe.color != "keep" or self.sitting.content is None:

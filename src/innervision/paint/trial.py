@@ -16,6 +16,7 @@ from innervision import memory
 from innervision.errors import InnervisionError, OutOfMemory, out_of_memory
 from innervision.images import Size
 from innervision.paint.goals import Goals
+from innervision.paint.sitting import Pictures
 from innervision.paint.work import SMALL, Tally, held
 
 if TYPE_CHECKING:
@@ -40,12 +41,12 @@ class Trial:
 
 @dataclass(frozen=True)
 class Tried:
-    """Two trials, or one twice, and what the system gave for them."""
+    """Two trials, or one twice, and what the system gave for the larger."""
 
     small: Trial
     large: Trial
-    base: int  # bytes in use before
-    top: int | None  # and at most during them
+    base: int  # bytes in use before the larger one
+    top: int | None  # and at most during it
 
 
 def try_out(painting: Painting, room: int | None) -> Tried | None:
@@ -54,10 +55,15 @@ def try_out(painting: Painting, room: int | None) -> Tried | None:
     for sizes in _sizes(painting, room):
         try:
             _warm(painting, sizes[-1])
-            with memory.kept():
-                base = memory.in_use(device)
+            trials: list[Trial] = []
+            begun = memory.in_use(device)
+            for size in sizes[:-1]:
+                with memory.kept():
+                    trials.append(_evaluate(painting, size))
+            with memory.kept():  # afresh: what the first one made for good is no part of what this one takes
+                base = begun if device.type == "cuda" else memory.in_use(device)  # a GPU keeps what was freed
                 memory.peak(device, afresh=True)
-                trials = [_evaluate(painting, size) for size in sizes]
+                trials.append(_evaluate(painting, sizes[-1]))
             return Tried(trials[0], trials[-1], base, memory.peak(device))
         except InnervisionError:
             raise
@@ -93,9 +99,16 @@ def held_by(painting: Painting) -> float | None:
 
 def style_share(painting: Painting) -> float:
     """Return how many pixels are looked at of the largest style for one of the painting, 1 at least."""
-    size, pictures = painting.sitting.size, painting.sitting.styles
-    looks = [painting.goals.style_size(picture, size) for picture in pictures if picture is not None]
-    return max([1.0, *(h * w / (size[0] * size[1]) for h, w in looks)])
+    h, w = painting.sitting.size
+    return max(1.0, style_pixels(painting) / (h * w))
+
+
+def style_pixels(painting: Painting) -> int:
+    """Return how many pixels are looked at of the largest style."""
+    sitting, size = painting.sitting, painting.sitting.size
+    pictures = Pictures(sitting, painting.recipe, torch.device("cpu"))
+    looks = [size if each is None else pictures.style_size(each, size) for each in sitting.styles]
+    return max(h * w for h, w in looks)
 
 
 def _warm(painting: Painting, size: Size) -> None:
