@@ -302,6 +302,13 @@ def test_the_style_is_looked_at_in_one_proportion(paint: Paint, picture: Draw, o
     assert tuple(goals.styles((12, 16))[0].shape[-2:]) == at_half
 
 
+def test_a_style_of_the_painting_s_shape_is_looked_at_at_its_size(paint: Paint, picture: Draw):
+    image = picture(256, 384, 2)  # as many pixels as 128x85 has would be 127x85
+    painting = paint(image, image, size=128)
+    assert tuple(painting.goals.styles((85, 128))[0].shape[-2:]) == painting.sitting.size == (85, 128)
+    assert next(painting).total < 1e-3
+
+
 def test_style_weights_and_layer_weights_are_counted(paint: Paint, picture: Draw):
     with pytest.raises(Invalid, match="2 style weights for 1 style pictures: give one each"):
         paint(style_weights=(1.0, 2.0))

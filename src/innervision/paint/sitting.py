@@ -122,8 +122,11 @@ class Pictures:
         recipe's style_size as its longest side, smaller as the stage is smaller than the full size.
         """
         longest = self.style_side(size)
-        pixels = size[0] * size[1] if longest is None else None
-        return images.fit(picture.height, picture.width, longest=longest, pixels=pixels)
+        if longest is not None:
+            return images.fit(picture.height, picture.width, longest=longest)
+        if images.fit(picture.height, picture.width, longest=max(size)) == size:
+            return size  # as another of so many pixels would not do: a picture is its own style's optimum
+        return images.fit(picture.height, picture.width, pixels=size[0] * size[1])
 
     def style_side(self, size: Size) -> int | None:
         """Return the recipe's style_size for a painting of size (h, w); None where it has none."""
