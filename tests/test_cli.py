@@ -112,7 +112,8 @@ def test_presets_are_explained() -> None:
         assert f"{name}\n" in text
         assert preset.text in " ".join(text.split())
     plain = " ".join(text.split())
-    assert "--net squeezenet1_1 --size 400 --stages none --steps 200 --optimiser adam" in plain
+    assert "--size 400 --stages none --steps 200 --optimiser adam --learning-rate 3" in plain
+    assert "--net squeezenet1_1 --content-weight 0.06 --content-distance sum" in plain
     assert "on vgg…: --content-layers relu3_1 --style-layers relu2_1,relu3_2,relu4_1,relu4_2" in plain
     assert max(map(len, text.splitlines())) <= 80
 
