@@ -6,6 +6,7 @@ import io
 import json
 import os
 import re
+import shutil
 import signal
 import subprocess
 import sys
@@ -483,6 +484,31 @@ def test_an_output_that_cannot_be_written_shows_before_the_work(monkeypatch: pyt
     found = stylize()
     refused(found, "no permission")
     assert "evaluations" not in found.stderr
+
+
+@pytest.mark.parametrize(
+    "command",
+    [
+        ("stylize", "content.png", "style.png", "-o", "content.png"),
+        ("stylize", "content.png", "style.png", "-o", "./style.png", "--dry-run"),
+        ("stylize", "content.png", "style.png", "-o", "start.png", "--start", "start.png"),
+        ("attribute", "content.png", "--net", "squeezenet1_0", "-o", "content.png"),
+        ("dream", "content.png", "-o", "content.png"),
+        ("dream", "content.png", "--guide", "style.png", "-o", "style.png"),
+    ],
+)
+def test_a_picture_that_is_read_is_not_written_over(command: tuple[str, ...]) -> None:
+    shutil.copy("style.png", "start.png")
+    name = Path(command[command.index("-o") + 1])
+    before = name.read_bytes()
+    result = run(*command)
+    assert result.exit_code == 2 and f"'{name}' is read" in result.stderr, result.output
+    assert name.read_bytes() == before
+
+
+def test_a_mistyped_command_suggests_one() -> None:
+    result = run("stylise", "content.png", "style.png")
+    assert result.exit_code == 2 and "Did you mean 'stylize'?" in result.stderr
 
 
 def test_a_folder_of_runs_that_cannot_be_made_names_the_flags() -> None:

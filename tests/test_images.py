@@ -675,6 +675,17 @@ def test_what_cannot_be_written_is_said(tmp_path: Path, act):
     assert sorted(p.name for p in tmp_path.iterdir()) == ["file", "folder.png"]
 
 
+def test_what_is_read_is_not_written_over(tmp_path: Path):
+    photograph, link = tmp_path / "a.png", tmp_path / "link.png"
+    images.write(wave(), photograph)
+    link.symlink_to(photograph)
+    for target in (photograph, str(link), tmp_path / "x" / ".." / "a.png", link):
+        (tmp_path / "x").mkdir(exist_ok=True)
+        with pytest.raises(Invalid, match="would be lost by being written"):
+            images.writable(target, read=["sample:chelsea", photograph])
+    images.writable(tmp_path / "b.png", read=["sample:chelsea", photograph, tmp_path / "gone.png", b"", None])
+
+
 def test_writable_leaves_no_trace(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     images.writable(tmp_path / "new" / "folder" / "a.png")
     images.writable("-")

@@ -8,7 +8,7 @@ import os
 import secrets
 import stat
 import sys
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, BinaryIO
@@ -120,8 +120,11 @@ def write(
         target.write(data)
 
 
-def writable(target: Target, *, format: str | None = None) -> None:
-    """Raise what `write` would raise for this target, but before the work, leaving no trace."""
+def writable(target: Target, *, format: str | None = None, read: Iterable[object] = ()) -> None:
+    """Raise what `write` would raise for this target, but before the work, leaving no trace.
+
+    read: what the work reads; raises Invalid for a target that is one of these files.
+    """
     _format_of(target, format)
     if target == "-":
         _standard_output()
@@ -131,11 +134,22 @@ def writable(target: Target, *, format: str | None = None) -> None:
     path = Path(target)
     with _refusals(path):
         folder = _folder(path)
+        if any(_same(path, source) for source in read):
+            raise Invalid(f"'{path}' is read, and would be lost by being written: name another file")
         if not _special(path):
             # tried, for what os.access() does not know of: a name too long, a disk or a quota that is full
             draft = folder / f".{path.stem}.{secrets.token_hex(4)}{path.suffix}"
             draft.touch(exist_ok=False)
             draft.unlink()
+
+
+def _same(path: Path, source: object) -> bool:
+    """Tell whether what is read is the file at a path."""
+    if not isinstance(source, str | os.PathLike):
+        return False
+    with contextlib.suppress(OSError, ValueError):  # neither is there, or a name is none
+        return path.samefile(source)
+    return False
 
 
 def _folder(path: Path) -> Path:

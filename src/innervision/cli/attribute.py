@@ -134,7 +134,7 @@ def attribute(
     from innervision.see.target import strongest, target
 
     place = output or f"{stem(source)}-{method}.png"
-    images.writable(place)
+    images.writable(place, read=[source])
     if judged:
         images.writable(curves.beside(place)[0])
     methods = METHODS if method == "all" else (method,)

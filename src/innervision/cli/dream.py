@@ -144,9 +144,12 @@ def dream(
         chosen["jitter"],
         chosen["tile"],
     )
+    read = {"picture": source} | ({} if guide is None else {"guide": guide})
     with contextlib.ExitStack() as opened:
         told = opened.enter_context(telling(quiet=quiet, as_json=as_json))
-        keep = None if dry_run and place.suffix == ".mp4" else _keeper(place, pictures, chosen["fps"], opened)
+        keep = None
+        if not dry_run or place.suffix != ".mp4":
+            keep = _keeper(place, pictures, chosen["fps"], opened, read.values())
         network = open_network(chosen)
         network = network.frozen(choose_precision(chosen["precision"], network.device))
         wishes = read_wishes(layers or usual(network), network)
@@ -177,7 +180,6 @@ def dream(
     precision = str(network.dtype).removeprefix("torch.")
     settings = {**chosen, "layers": asked, "guide": guide, "pictures": pictures, "finished": finished}
     settings["precision"] = precision
-    read = {"picture": source} | ({} if guide is None else {"guide": guide})
     if last is not None:
         leave_card("dream", place, settings, read, seed=chosen["seed"])
     what = "Written" if finished else "Stopped; written as far as it went"
@@ -278,13 +280,13 @@ def _parts(text: str) -> Iterable[str]:
 
 
 def _keeper(
-    place: Path, pictures: int | None, fps: int, opened: contextlib.ExitStack
+    place: Path, pictures: int | None, fps: int, opened: contextlib.ExitStack, read: Iterable[str]
 ) -> Callable[[int, Tensor], None]:
     """Return what writes a picture, by its number; raise what will keep it from writing."""
     from innervision import images
 
     if pictures is None:
-        images.writable(place)
+        images.writable(place, read=read)
         return lambda number, image: images.write(image, place)
     if place.suffix.lower() == ".mp4":
         from innervision.see.movie import Movie

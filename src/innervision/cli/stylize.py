@@ -89,7 +89,7 @@ def stylize(
     if as_json and order.output == "-":
         raise click.UsageError("--json and -o - both write to standard output: name a file")
     if order.output:
-        images.writable(order.output)
+        images.writable(order.output, read=(*order.sources, order.recipe.start))
     elif not dry_run:
         raise click.UsageError("say where to write the picture: -o painted.png")
     limit = images.MAX_PIXELS if max_pixels is None else max_pixels
