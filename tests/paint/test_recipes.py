@@ -140,3 +140,9 @@ def test_no_weights_at_all_are_refused():
 
 def test_late_steps_are_counted_against_the_last_size():
     assert recipe(optimiser="adam", late_steps=9, steps=5, stages=((64, 10),)).late_steps == 9
+
+
+def test_an_option_that_there_is_not_suggests_one() -> None:
+    for make in (lambda: recipe(sice=96), lambda: recipe("gatys", Recipe(), sice=96)):  # pyright: ignore
+        with pytest.raises(Invalid, match=r"no option 'sice' in a recipe.*Did you mean 'size'"):
+            make()

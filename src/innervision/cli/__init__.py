@@ -17,7 +17,7 @@ from typing import Any, NoReturn
 import click
 
 from innervision import __version__
-from innervision.errors import InnervisionError, OutOfMemory, out_of_memory
+from innervision.errors import InnervisionError, OutOfMemory, out_of_memory, unknown
 from innervision.samples import SAMPLES
 
 __all__ = ["COMMANDS", "STARTED", "cli", "main"]
@@ -72,6 +72,13 @@ class LazyGroup(click.Group):
             return None
         module, _, name = COMMANDS[cmd_name][0].partition(":")
         return getattr(importlib.import_module(module), name)
+
+    def resolve_command(
+        self, ctx: click.Context, args: list[str]
+    ) -> tuple[str | None, click.Command | None, list[str]]:
+        if args[0] not in COMMANDS and not args[0].startswith("-"):
+            ctx.fail(str(unknown("command", args[0], COMMANDS)))
+        return super().resolve_command(ctx, args)
 
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
         with formatter.section(gettext("Commands")):

@@ -45,7 +45,7 @@ def stylize(
 
     >>> innervision.stylize("photo.jpg", "starry_night.jpg", size=384).picture().save("painted.png")
     """
-    chosen = recipe_of(preset, **options) if recipe is None else replace(recipe, **options)
+    chosen = recipe_of(preset, recipe, **options)
     several = isinstance(style, Sequence) and not isinstance(style, (str, bytes))
     return Painting(content, style if several else [style], chosen, resume=resume)  # pyright: ignore[reportArgumentType]
 
@@ -236,7 +236,8 @@ class Painting(Iterator[Frame]):
             return self.goals.content(size)
         if start in ("noise", "content"):  # a blank content has no gradient that tells places apart
             generator = torch.Generator().manual_seed(self.recipe.seed)
-            return (GREY + 0.1 * torch.randn(1, 3, *size, generator=generator)).clamp(0, 1).to(device)
+            noise = torch.randn(1, 3, *size, generator=generator, device="cpu")
+            return (GREY + 0.1 * noise).clamp(0, 1).to(device)
         if start == "grey":
             return torch.full((1, 3, *size), GREY, device=device)
         picture = self.sitting.start or next(filter(None, self.sitting.styles))  # a file, or "style"

@@ -209,8 +209,17 @@ class Preset:
     on: Mapping[str, Options] = field(default_factory=dict)  # what changes on nets whose names begin so
 
 
-def recipe(preset: str = "gatys", **options: Unpack[Options]) -> Recipe:
-    """Return a preset's recipe with these options over it; raises Invalid for what is not allowed."""
+def recipe(preset: str = "gatys", base: Recipe | None = None, **options: Unpack[Options]) -> Recipe:
+    """Return a preset's recipe, or `base` in its place, with these options over it.
+
+    Raises Invalid for what is not allowed, and for an option that there is not, with the nearest that are.
+    """
+    names = [option.name for option in fields(Recipe)]
+    for name in options:
+        if name not in names:
+            raise unknown("option", name, names, of="a recipe")
+    if base is not None:
+        return replace(base, **options)
     if preset not in PRESETS:
         raise unknown("preset", preset, PRESETS)
     chosen = PRESETS[preset].recipe
