@@ -46,6 +46,7 @@ endif
 
 # Editable, so that an edit of the source needs no second installation.
 .venv/.installed: .venv/.made pyproject.toml constraints.txt
+	@echo "Installing innervision and PyTorch into .venv, once: some minutes."
 	$(PIP) -e .
 	@touch $@
 

@@ -14,7 +14,7 @@ not all that is beyond the tensors does. Encoding the picture needs little, and 
 evaluation's memory is free again.
 
 Measured against fresh processes with run folders (glibc, one thread, VGG19 in float32 and bfloat16, L-BFGS
-and Adam, every start, 96 to 1024 px): within 5 %; the presets, smaller networks and 1024 px within 11 %. A
+and Adam, 96 to 1024 px): within 8 %; other presets, smaller networks and a start from noise within 11 %. A
 style that is looked at much larger than the painting is given up to 20 % more than it needs.
 """
 
