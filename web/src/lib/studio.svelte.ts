@@ -45,6 +45,13 @@ class Studio {
     return this.pictures.find((picture) => picture.id === id) ?? null;
   }
 
+  /** The picture that a run is of, as its options name it: a run hands on no copy of one that was sent. */
+  pictureOf(options: Record<string, unknown> | undefined): Picture | null {
+    const { content, source, image } = options ?? {};
+    const id = [content, source, image].find((each) => typeof each === "string");
+    return this.find(id as string | undefined);
+  }
+
   choose(picture: Picture): void {
     this.picture = picture;
     keep("innervision.picture", picture.id);
