@@ -22,7 +22,9 @@ KEEPING = {memory._TRIM_THRESHOLD: memory._MOST_KEPT, memory._MMAP_THRESHOLD: me
 def told(monkeypatch: pytest.MonkeyPatch) -> dict[int, int]:
     """What the heap was told last, of each option."""
     latest: dict[int, int] = {}
-    monkeypatch.setattr(memory._heap, "tell", latest.__setitem__)
+    heap = memory._Heap()  # a descent that another test holds still keeps its own
+    monkeypatch.setattr(heap, "tell", latest.__setitem__)
+    monkeypatch.setattr(memory, "_heap", heap)
     return latest
 
 

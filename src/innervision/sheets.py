@@ -27,6 +27,9 @@ DARK_INK, DARK_FAINT = (28, 28, 32), (104, 102, 110)  # on light paper
 Font = ImageFont.FreeTypeFont | ImageFont.ImageFont
 
 
+_TICK = 32  # signs of a name at an axis: more would leave no room for what is drawn
+
+
 def sheet(
     images: Sequence[Float[Tensor, "1 3 h w"] | Image.Image],  # sRGB 0..1, of any sizes
     *,
@@ -185,6 +188,11 @@ def drawn(figure: Any) -> Image.Image:
     """Return a Figure as a picture."""
     figure.canvas.draw()
     return Image.fromarray(np.asarray(figure.canvas.buffer_rgba())).convert("RGB")
+
+
+def tick(name: str) -> str:
+    """Return a name as an axis bears it: of a long one the end, which tells more than its beginning."""
+    return name if len(name) <= _TICK else "…" + name[1 - _TICK :]
 
 
 def hexadecimal(colour: tuple[int, int, int]) -> str:

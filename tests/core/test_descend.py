@@ -619,6 +619,7 @@ def test_a_users_canvas_need_not_know_of_modes(mode: Any) -> None:
 @pytest.mark.parametrize("ending", ["its end", "closed", "let go of", "interrupted", "failed"])
 def test_the_heap_is_told_its_usual_ways_again(monkeypatch: pytest.MonkeyPatch, ending: str) -> None:
     told: dict[int, int] = {}
+    monkeypatch.setattr(memory, "_heap", memory._Heap())  # a descent that another test holds keeps its own
     monkeypatch.setattr(memory._heap, "tell", told.__setitem__)
     network = small()
     stages = [Stage(goal(network), 2), Stage(measured([1.0, float("nan")]), 2, size=(6, 6))]

@@ -18,7 +18,7 @@ from innervision.errors import Diverged, Invalid
 from innervision.network import Network
 from innervision.see.pictures import Pictures, as_pictures, batch
 from innervision.see.units import most_at_once, seen_by_default
-from innervision.sheets import FAINT, INK, PAPER
+from innervision.sheets import FAINT, INK, PAPER, tick
 
 LEAST = 4  # pictures that the unbiased estimate needs at once
 
@@ -234,8 +234,8 @@ def heat_map(found: Similarity, *, title: str = "", names: tuple[str, str] = (""
     axes = figure.add_subplot(facecolor="#808080")  # NaN shows grey
     drawn = axes.imshow(found.matrix, cmap="magma", vmin=0, vmax=1, origin="lower", interpolation="nearest")
     size = 9 if max(down, across) <= 24 else max(4.0, 72 * side * 0.8)
-    axes.set_xticks(range(across), found.columns, rotation=90, fontsize=size)
-    axes.set_yticks(range(down), found.rows, fontsize=size)
+    axes.set_xticks(range(across), list(map(tick, found.columns)), rotation=90, fontsize=size)
+    axes.set_yticks(range(down), list(map(tick, found.rows)), fontsize=size)
     if max(down, across) <= 24:
         for row, column in np.ndindex(down, across):
             value = found.matrix[row, column]

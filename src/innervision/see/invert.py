@@ -15,7 +15,7 @@ from innervision.errors import Invalid
 from innervision.network import Network
 from innervision.see.activations import nonlinearities
 from innervision.see.similarity import psnr, ssim
-from innervision.sheets import FAINT, INK, PAPER
+from innervision.sheets import FAINT, INK, PAPER, tick
 
 UNIT = 0.226  # sRGB 0..1: the mean deviation of ImageNet's three channels
 _NOISE = 0.01  # sRGB: what the search starts from besides grey
@@ -203,7 +203,9 @@ def curve(found: Iterable[Mapping[str, float | str | None]], *, title: str = "")
     if any(float(row["error"] or 0) > 0 for row in rows):
         right.set_yscale("log")
     left.set_ylim(min(0.0, *(float(row["ssim"] or 0) for row in rows)), 1.02)
-    left.set_xticks(list(places), [str(row["layer"]) for row in rows], rotation=60, ha="right", fontsize=8)
+    left.set_xticks(
+        list(places), [tick(str(row["layer"])) for row in rows], rotation=60, ha="right", fontsize=8
+    )
     left.tick_params(axis="x", labelcolor=ink)
     left.set_xlabel("layer, from the picture inwards", color=ink)
     if title:
