@@ -13,6 +13,7 @@ import sys
 import time
 from dataclasses import asdict, replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -58,6 +59,12 @@ def run(*args: str, stdin: bytes | None = None) -> Result:
 
 def stylize(*args: str) -> Result:
     return run("stylize", "content.png", "style.png", "-o", "out.png", *SMALL, *args)
+
+
+def card_of(**changes: Any) -> record.RunCard:
+    """A card of a painting, as bare as can be."""
+    bare: dict[str, Any] = {"options": {}, "inputs": (), "versions": {}, "machine": {}, "output": "out"}
+    return record.RunCard(command="stylize", line="", preset="gatys", seed=0, **(bare | changes))
 
 
 def pixels(source: str | io.BytesIO) -> np.ndarray:
@@ -987,18 +994,7 @@ def test_lines_that_nobody_reads_stop_nothing(monkeypatch: pytest.MonkeyPatch) -
 
 def test_strange_names_of_runs_are_a_line_each(tmp_path: Path) -> None:
     names = {"a\nb": "a?b", "\x1b[2Jc": "?[2Jc", "图片 [red]": "图片 [red]", os.fsdecode(b"\xff"): "?"}
-    card = record.RunCard(
-        command="stylize",
-        line="",
-        preset="gatys",
-        options={},
-        seed=0,
-        inputs=(),
-        output="/图/out.png",
-        versions={},
-        machine={},
-        status="stopped",
-    )
+    card = card_of(status="stopped", output="/图/out.png")
     for hour, name in enumerate(names):
         Path("runs", name).mkdir(parents=True)
         write_card(replace(card, started=f"2030-01-01T0{hour}"), Path("runs", name))
@@ -1017,18 +1013,7 @@ def test_strange_names_of_runs_are_a_line_each(tmp_path: Path) -> None:
 
 def test_a_run_that_goes_on_is_told_by_its_last_event() -> None:
     done = record.Result("out", "", 3, 9, 1.0, {}, 1.0)
-    card = record.RunCard(
-        command="stylize",
-        line="",
-        preset="gatys",
-        options={},
-        seed=0,
-        inputs=(),
-        output="out",
-        versions={},
-        machine={},
-        result=done,
-    )
+    card = card_of(result=done)
     Path("runs/r").mkdir(parents=True)
     Path("runs/r/events.jsonl").write_text('{"event": "frame", "count": 7, "steps": 9}\n')
     for status, steps in (("running", "7/9"), ("stopped", "3/9")):
@@ -1038,18 +1023,7 @@ def test_a_run_that_goes_on_is_told_by_its_last_event() -> None:
 
 def test_each_run_is_told_in_its_own_terms() -> None:
     result = record.Result("out", "", 3, 4, 12345.0, {"content": 1.0}, 1.0)
-    card = record.RunCard(
-        command="stylize",
-        line="",
-        preset="gatys",
-        options={},
-        seed=0,
-        inputs=(),
-        output="out",
-        versions={},
-        machine={},
-        result=result,
-    )
+    card = card_of(result=result)
     trained = replace(card, command="train", preset="lenet5")
     told = {
         "1": (card, ("gatys", "3/4", "total", "1.234e+04")),

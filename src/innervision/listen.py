@@ -79,9 +79,16 @@ def _uncompiled(module: nn.Module) -> contextlib.AbstractContextManager[object]:
 @contextlib.contextmanager
 def evaluating(module: nn.Module) -> Iterator[None]:
     """Put a module and its parts into evaluation mode and give every train flag back."""
-    flags = [(m, m.training) for m in module.modules()]
-    try:
+    with train_flags(module):
         module.eval()
+        yield
+
+
+@contextlib.contextmanager
+def train_flags(module: nn.Module) -> Iterator[None]:
+    """Give a module and each of its parts its own train flag back at the end."""
+    flags = [(part, part.training) for part in module.modules()]
+    try:
         yield
     finally:
         for part, training in flags:

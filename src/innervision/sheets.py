@@ -26,7 +26,6 @@ DARK_INK, DARK_FAINT = (28, 28, 32), (104, 102, 110)  # on light paper
 
 Font = ImageFont.FreeTypeFont | ImageFont.ImageFont
 
-
 _TICK = 32  # signs of a name at an axis: more would leave no room for what is drawn
 
 

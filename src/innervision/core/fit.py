@@ -16,6 +16,7 @@ import torch
 from torch import Tensor, nn
 
 from innervision.errors import Diverged, Invalid
+from innervision.listen import train_flags
 
 Batch = tuple[Tensor, ...]
 """Tensors of one length: examples, and whatever belongs to each."""
@@ -103,9 +104,8 @@ def fit(
 
 def _ticks(fit: _Fit, batches: Epochs, steps: int, done: int, every: int) -> Generator[Tick]:
     length = len(batches)
-    flags = [(part, part.training) for part in fit.module.modules()]
     losses: list[Tensor] = []
-    try:
+    with train_flags(fit.module):
         while done < steps:
             epoch, place = divmod(done, length)
             before = done
@@ -120,9 +120,6 @@ def _ticks(fit: _Fit, batches: Epochs, steps: int, done: int, every: int) -> Gen
                     break
             if done == before:
                 raise Invalid(f"epoch {epoch + 1} gave no batch from its batch {place + 1} on")
-    finally:
-        for part, training in flags:
-            part.training = training
 
 
 def _mean(losses: list[Tensor], done: int) -> float:

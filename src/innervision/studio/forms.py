@@ -153,10 +153,10 @@ def _field(name: str, parameter: click.Parameter, sources: Sources) -> Field | N
     pictures = WORKS[name].pictures
     if called in pictures and called != "start":
         return replace(base, kind="pictures" if pictures[called] else "picture", multiple=pictures[called])
-    chosen = _named(name, called, sources)
+    known = datasets.known() if called == "data" else {}
+    chosen = _named(name, called, sources, known)
     if chosen is not None:
         choices, of = chosen
-        known = datasets.known() if of == "data" else {}
         fetched = {each: known[each].fetched for each in choices if each in known and known[each].fetched}
         return replace(base, kind="choice", choices=tuple(choices), of=of, fetched=fetched)
     return _typed(base, parameter)
@@ -165,7 +165,9 @@ def _field(name: str, parameter: click.Parameter, sources: Sources) -> Field | N
 _NEEDED = {("content", "stylize"), ("styles", "stylize"), ("pictures", "predict")}
 
 
-def _named(name: str, called: str, sources: Sources) -> tuple[Sequence[str], str] | None:
+def _named(
+    name: str, called: str, sources: Sources, known: Mapping[str, datasets.Place]
+) -> tuple[Sequence[str], str] | None:
     """Return what an option is chosen from, and what that is, where the names are the server's."""
     learns = name in ("train", "find-lr")
     match called:
@@ -175,7 +177,6 @@ def _named(name: str, called: str, sources: Sources) -> tuple[Sequence[str], str
         case "net2":
             return sources.networks(), "network"
         case "data":
-            known = datasets.known()
             here = [key for key, place in known.items() if place.folder is not None]
             return (here if name == "units" else tuple(known)), "data"
         case "preset":

@@ -1,6 +1,6 @@
 /** What every page shares: the server's state, the chosen picture and network, and messages. */
 
-import { ApiError, address, get, remove, upload, type Network, type Picture, type StudioState } from "./api";
+import { ApiError, address, get, pictureUrl, remove, upload, type Network, type Picture, type StudioState } from "./api";
 import { keep, recall } from "./i18n.svelte";
 
 export interface Message {
@@ -46,10 +46,11 @@ class Studio {
   }
 
   /** The picture that a run is of, as its options name it: a run hands on no copy of one that was sent. */
-  pictureOf(options: Record<string, unknown> | undefined): Picture | null {
+  urlOf(options: Record<string, unknown> | undefined): string | undefined {
     const { content, source, image } = options ?? {};
     const id = [content, source, image].find((each) => typeof each === "string");
-    return this.find(id as string | undefined);
+    const picture = this.find(id as string | undefined);
+    return picture ? pictureUrl(picture.id, 1600) : undefined;
   }
 
   choose(picture: Picture): void {
